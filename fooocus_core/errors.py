@@ -1,0 +1,73 @@
+"""Everything the core can refuse or fail at. None of it knows of HTTP.
+
+The tree::
+
+    CoreError
+    ├── InvalidRequest        a field holds a value that cannot be run
+    ├── UnknownModel          a named weight file is not in the library
+    ├── ModelError
+    │   ├── UnreadableModel   the file is broken or unsafe to open
+    │   └── UnsupportedModel  the file is sound but of a kind this engine cannot run
+    ├── OutOfMemory           the device has no room for the job
+    └── Cancelled             somebody asked the running job to stop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CoreError(Exception):
+    """The root: its text is fit to be shown to a client (no paths, no traces)."""
+
+
+class InvalidRequest(CoreError):
+    """A field of what was asked cannot be run.
+
+    ``field`` is the dialect-neutral name of the field (the attribute of ``GenerationRequest``), ``reason`` says what
+    is wrong and, where the values form a closed set, names them.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+    @classmethod
+    def unknown_name(cls, field: str, name: str, known: Iterable[str]) -> InvalidRequest:
+        """A name outside a closed set; the answer lists the set."""
+        return cls(field, f"unknown name {name!r}; known: {', '.join(known)}")
+
+
+class UnknownModel(CoreError):
+    """``name`` is not a file of the library's ``kind`` folder (checkpoints, loras, vae ...)."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"{kind}: no file named {name!r}")
+        self.kind = kind
+        self.name = name
+
+
+class ModelError(CoreError):
+    """A weight file that cannot be used. ``name`` is the file's name without its folder."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class UnreadableModel(ModelError):
+    """The file is truncated, corrupt, or would have to be unpickled unsafely."""
+
+
+class UnsupportedModel(ModelError):
+    """The file can be read, but its network is not one this engine runs."""
+
+
+class OutOfMemory(CoreError):
+    """The device has no room for the job."""
+
+
+class Cancelled(CoreError):
+    """Somebody asked the running job to stop."""

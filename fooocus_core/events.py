@@ -1,0 +1,82 @@
+"""What the engine tells about a running plan. A job is the sum of its events.
+
+``Engine.run(plan, cancel)`` yields these in order: ``Started``, any number of ``Progress`` and ``ImageFinished``, and
+exactly one ending (``Finished``, ``Failed`` or ``Cancelled``). The engine never raises for a reason inside the plan:
+it ends with ``Failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fooocus_core.metadata.record import ImageRecord
+
+
+class CancelToken(Protocol):
+    """Asked between network calls; true ends the job within one step. ``threading.Event.is_set`` fits."""
+
+    def __call__(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker has taken the plan; nothing is loaded yet."""
+
+    images: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something moved. ``text`` is neutral English fit for clients that print it.
+
+    ``fraction`` is the share of the whole job that is done, in [0, 1), never falling.
+    ``preview`` makes the current picture on demand (uint8 ``[height, width, 3]``, about a quarter of the final
+    size); it may be called from the thread that iterates the engine, before the next event is taken, and costs
+    a small network call, which is why it is not made for a job nobody looks at.
+    """
+
+    fraction: float
+    text: str
+    preview: Callable[[], NDArray[np.uint8]] | None = None
+
+
+@dataclass(frozen=True)
+class ImageFinished:
+    """One picture is done: uint8 ``[height, width, 3]``, its place in the job (from 0), and what made it."""
+
+    index: int
+    seed: int
+    pixels: NDArray[np.uint8]
+    record: ImageRecord
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The plan ran to its end."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The plan cannot go on. ``reason`` is fit for clients: no paths, no traces."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The plan was stopped on request; the pictures finished before stay valid."""
+
+
+Event = Started | Progress | ImageFinished | Finished | Failed | Cancelled
+Ending = Finished | Failed | Cancelled
+
+
+def is_ending(event: Event) -> bool:
+    """Whether nothing can follow ``event``."""
+    return isinstance(event, (Finished, Failed, Cancelled))

@@ -1,0 +1,157 @@
+"""What one job will do: complete, frozen, pure data, JSON in and out.
+
+A plan is resolved from what was asked (``fooocus_core.request``) exactly once, by ``fooocus_core.resolve``. It holds no
+tensors and no open files, so it can be written to a journal, sent to another machine, and run later with the same
+result. ``PLAN_VERSION`` changes whenever an old plan could no longer be run as it was meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PLAN_VERSION = 1
+
+ImageFormat = Literal["png", "jpeg", "jpg", "webp"]
+MetadataScheme = Literal["fooocus", "a1111"]
+Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One low-rank adapter: file name as the library lists it, and its weight (-2 ... 2)."""
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Models:
+    """The weight files of a job, by the names under which the library lists them."""
+
+    checkpoint: str
+    vae: str | None = None
+    """``None``: the autoencoder inside the checkpoint."""
+    loras: tuple[Lora, ...] = ()
+    performance_lora: Lora | None = None
+    """Appended after the request's and the prompt's own; a file that is not on disk is left out (specification 01 §3)."""
+    clip_skip: int = 2
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts as they were typed; wildcards, arrays and styles are resolved when the stage runs."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    styles: tuple[str, ...] = ()
+    read_wildcards_in_order: bool = False
+    max_loras: int = 5
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly and how sharply the prompt steers (specification 03 §6, 02 §6)."""
+
+    scale: float = 4.0
+    sharpness: float = 2.0
+    adaptive_scale: float = 7.0
+    adm_positive: float = 1.5
+    adm_negative: float = 0.8
+    adm_end: float = 0.3
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which solver walks which noise levels."""
+
+    sampler: str = "dpmpp_2m_sde_gpu"
+    scheduler: str = "karras"
+    steps: int = 30
+
+
+@dataclass(frozen=True)
+class Diffuse:
+    """Text to image (specification 01, 02, 03): ``image_number`` independent runs of one image each."""
+
+    models: Models
+    prompts: Prompts
+    width_px: int
+    height_px: int
+    seed: int
+    image_number: int = 1
+    seed_increment: bool = True
+    performance: Performance = "Speed"
+    guidance: Guidance = field(default_factory=Guidance)
+    sampling: Sampling = field(default_factory=Sampling)
+    kind: Literal["diffuse"] = "diffuse"
+
+
+Stage = Diffuse
+
+
+@dataclass(frozen=True)
+class Output:
+    """How finished pictures are encoded and what is written into them."""
+
+    image_format: ImageFormat = "png"
+    save_metadata: bool = False
+    metadata_scheme: MetadataScheme = "fooocus"
+    save_name: str = ""
+    """The stem of the file names; empty: the job's own identifier."""
+    preview: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one job asks for, resolved."""
+
+    stages: tuple[Stage, ...]
+    output: Output = field(default_factory=Output)
+    version: int = PLAN_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values. Seeds stay integers: Python's JSON keeps all 63 bits."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of ``to_json``.
+
+        Raises ``ValueError`` for another version or an unknown stage kind, so that a journal written by a different
+        release fails the job with a reason instead of running something else.
+        """
+        if values.get("version") != PLAN_VERSION:
+            raise ValueError(f"plan version {values.get('version')!r} cannot be run, this release runs {PLAN_VERSION}")
+        return cls(
+            stages=tuple(_stage_from_json(stage) for stage in values["stages"]),
+            output=Output(**values["output"]),
+            version=PLAN_VERSION,
+        )
+
+
+def _stage_from_json(values: Mapping[str, Any]) -> Stage:
+    if values.get("kind") != "diffuse":
+        raise ValueError(f"unknown stage kind {values.get('kind')!r}")
+    return Diffuse(
+        **{
+            **values,
+            "models": _models_from_json(values["models"]),
+            "prompts": Prompts(**{**values["prompts"], "styles": tuple(values["prompts"]["styles"])}),
+            "guidance": Guidance(**values["guidance"]),
+            "sampling": Sampling(**values["sampling"]),
+        }
+    )
+
+
+def _models_from_json(values: Mapping[str, Any]) -> Models:
+    performance_lora = values["performance_lora"]
+    return Models(
+        **{
+            **values,
+            "loras": tuple(Lora(**lora) for lora in values["loras"]),
+            "performance_lora": Lora(**performance_lora) if performance_lora else None,
+        }
+    )

@@ -1,0 +1,50 @@
+"""What was asked, before any default: the common ground under every HTTP dialect.
+
+A dialect translates its own schema into a ``GenerationRequest`` and nothing more; ``fooocus_core.resolve`` turns it into
+a complete ``Plan`` with the preset's and the mode's values. ``None`` always means "not said".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fooocus_core.plan import ImageFormat, Lora, MetadataScheme, Performance
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Text-to-image as any dialect can ask for it. Ranges are checked by ``resolve_request``."""
+
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    styles: tuple[str, ...] | None = None
+    performance: Performance | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    image_number: int | None = None
+    seed: int | None = None
+    """Outside 0 ... 2**63 - 1, or not said: drawn at random."""
+    seed_increment: bool = True
+    checkpoint: str | None = None
+    refiner: str | None = None
+    refiner_switch: float | None = None
+    vae: str | None = None
+    loras: tuple[Lora, ...] | None = None
+    """``()`` is none at all; ``None`` is the preset's list."""
+    clip_skip: int | None = None
+    guidance_scale: float | None = None
+    sharpness: float | None = None
+    adaptive_scale: float | None = None
+    adm_positive: float | None = None
+    adm_negative: float | None = None
+    adm_end: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    overwrite_steps: int | None = None
+    """A positive number replaces the mode's steps."""
+    read_wildcards_in_order: bool = False
+    image_format: ImageFormat | None = None
+    save_metadata: bool | None = None
+    metadata_scheme: MetadataScheme | None = None
+    save_name: str = ""
+    preview: bool = True
