@@ -9,7 +9,7 @@ The tree::
     │   ├── UnreadableModel   the file is broken or unsafe to open
     │   └── UnsupportedModel  the file is sound but of a kind this engine cannot run
     ├── OutOfMemory           the device has no room for the job
-    └── Cancelled             somebody asked the running job to stop
+    └── Interrupted           somebody asked the running job to stop
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ class OutOfMemory(CoreError):
     """The device has no room for the job."""
 
 
-class Cancelled(CoreError):
+class Interrupted(CoreError):
     """Somebody asked the running job to stop."""

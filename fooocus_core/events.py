@@ -7,7 +7,6 @@ it ends with ``Failed``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,14 +35,13 @@ class Progress:
     """Something moved. ``text`` is neutral English fit for clients that print it.
 
     ``fraction`` is the share of the whole job that is done, in [0, 1), never falling.
-    ``preview`` makes the current picture on demand (uint8 ``[height, width, 3]``, about a quarter of the final
-    size); it may be called from the thread that iterates the engine, before the next event is taken, and costs
-    a small network call, which is why it is not made for a job nobody looks at.
+    ``preview`` is the picture as it stands (uint8 ``[height, width, 3]``, about a quarter of the final size), made
+    only for plans that want previews; ``None`` before the first step.
     """
 
     fraction: float
     text: str
-    preview: Callable[[], NDArray[np.uint8]] | None = None
+    preview: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

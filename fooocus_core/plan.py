@@ -36,7 +36,7 @@ class Models:
     """``None``: the autoencoder inside the checkpoint."""
     loras: tuple[Lora, ...] = ()
     performance_lora: Lora | None = None
-    """Appended after the request's and the prompt's own; a file that is not on disk is left out (specification 01 §3)."""
+    """Merged after the request's and the prompt's own; left out if not on disk (specification 01, section 3)."""
     clip_skip: int = 2
 
 

@@ -1,7 +1,7 @@
 """What was asked, before any default: the common ground under every HTTP dialect.
 
-A dialect translates its own schema into a ``GenerationRequest`` and nothing more; ``fooocus_core.resolve`` turns it into
-a complete ``Plan`` with the preset's and the mode's values. ``None`` always means "not said".
+A dialect translates its own schema into a ``GenerationRequest`` and nothing more; ``fooocus_core.resolve`` turns it
+into a complete ``Plan`` with the preset's and the mode's values. ``None`` always means "not said".
 """
 
 from __future__ import annotations
