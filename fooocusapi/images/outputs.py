@@ -1,0 +1,160 @@
+"""Where finished pictures lie: the one place that knows folders, names and addresses.
+
+``<root>/files/<YYYY-MM-DD>/<name>-<index>.<ext>`` on disk is ``<base URL>/files/<YYYY-MM-DD>/<name>-<index>.<ext>`` on
+the network. A *relative path* below is the part after ``files/``, always with forward slashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+from fooocus_core.plan import Output
+from fooocusapi.images.formats import KIND_OF_SUFFIX, Kind, converted, without_metadata
+from fooocusapi.images.names import check_save_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fooocus_core.events import ImageFinished
+    from fooocus_core.metadata.record import ImageRecord
+    from fooocus_core.plan import ImageFormat, MetadataScheme
+    from fooocusapi.jobs.job import Job
+
+
+class Encoder(Protocol):
+    """``fooocus_core.metadata.files.encode_image``: pixels and their record as the bytes of a file."""
+
+    def __call__(
+        self,
+        pixels: NDArray[np.uint8],
+        image_format: ImageFormat,
+        record: ImageRecord | None,
+        scheme: MetadataScheme,
+    ) -> bytes: ...
+
+
+def encode_with_core(
+    pixels: NDArray[np.uint8],
+    image_format: ImageFormat,
+    record: ImageRecord | None,
+    scheme: MetadataScheme,
+) -> bytes:
+    """The core's encoder, loaded with the first picture and not with the server."""
+    from fooocus_core.metadata.files import encode_image
+
+    return encode_image(pixels, image_format, record, scheme)
+
+
+class OutputStore:
+    """Writes, finds, reads and deletes finished pictures. Every method may touch the disk: call it from a thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        base_url: str,
+        *,
+        base64_prefix: bool = True,
+        encode: Encoder = encode_with_core,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        """``root``: the outputs folder. ``base_url``: without a final slash. ``now``: the server's local time.
+
+        ``base64_prefix``: whether base64 results carry ``data:image/<ext>;base64,`` (they did not before release 0.5).
+        """
+        self._files = Path(root).absolute() / "files"
+        self._base_url = base_url.rstrip("/")
+        self._base64_prefix = base64_prefix
+        self._encode = encode
+        self._now = now
+
+    def save(self, job: Job, event: ImageFinished) -> str:
+        """Writes one picture of a job and returns its relative path.
+
+        The file appears under its name complete or not at all. Raises ``InvalidRequest`` for a name that would leave
+        the date folder, and ``OSError`` when the disk refuses.
+        """
+        output = job.plan.output if job.plan else Output()
+        relative = self._relative_path(job.id, output, event.index)
+        record = event.record if output.save_metadata else None
+        data = self._encode(event.pixels, output.image_format, record, output.metadata_scheme)
+        _write_whole(self._inside(relative), data)
+        return relative
+
+    def url(self, relative: str) -> str:
+        """The absolute address of a picture, from the configured base URL."""
+        return f"{self._base_url}/files/{quote(relative)}"
+
+    def find(self, relative: str) -> Path | None:
+        """The existing picture file at ``relative``, or ``None`` for anything else.
+
+        Links, dots, NUL and absolute names cannot lead out: what counts is where the path ends up.
+        """
+        if _kind_of(relative) is None or "\\" in relative or relative.startswith("/"):
+            return None
+        try:
+            path = (self._files / relative).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return path if path.is_file() and path.is_relative_to(self._files.resolve()) else None
+
+    def as_base64(self, relative: str) -> str | None:
+        """The picture as text, without its metadata; ``None`` when the file is gone."""
+        path = self.find(relative)
+        if path is None:
+            return None
+        suffix = path.suffix[1:].lower()
+        text = base64.b64encode(without_metadata(path.read_bytes(), KIND_OF_SUFFIX[suffix])).decode("ascii")
+        return f"data:image/{suffix};base64,{text}" if self._base64_prefix else text
+
+    def as_png(self, relative: str) -> bytes | None:
+        """The picture as PNG without metadata, whatever it is stored as; ``None`` when the file is gone."""
+        path = self.find(relative)
+        if path is None:
+            return None
+        data = path.read_bytes()
+        return without_metadata(data, "png") if _kind_of(path.name) == "png" else converted(data, "png")
+
+    def delete(self, relatives: Iterable[str]) -> None:
+        """Removes these pictures; files that are already gone, or cannot be removed, are left alone."""
+        for relative in relatives:
+            path = self.find(relative)
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    def _relative_path(self, job_id: str, output: Output, index: int) -> str:
+        stem = check_save_name(output.save_name) or job_id
+        return f"{self._now():%Y-%m-%d}/{stem}-{index}.{output.image_format}"
+
+    def _inside(self, relative: str) -> Path:
+        """The place of a new file, its folder made; the last look before the disk is touched."""
+        path = self._files / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.resolve().is_relative_to(self._files.resolve()):
+            raise PermissionError(f"the folder of {relative!r} lies outside the outputs folder")
+        return path
+
+
+def _kind_of(name: str) -> Kind | None:
+    return KIND_OF_SUFFIX.get(name.rpartition(".")[2].lower()) if "." in name else None
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Temporary name in the same folder, flushed to the disk, then renamed; nothing is left behind on failure."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
