@@ -86,6 +86,8 @@ class Diffuse:
     performance: Performance = "Speed"
     guidance: Guidance = field(default_factory=Guidance)
     sampling: Sampling = field(default_factory=Sampling)
+    refiner_switch: float = 0.5
+    """Share of the steps before a refiner takes over (0.1 ... 1); written into the metadata with or without one."""
     kind: Literal["diffuse"] = "diffuse"
 
 

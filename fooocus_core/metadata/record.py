@@ -1,0 +1,140 @@
+"""What made one picture: the record that is written into files and logs (specification 08, section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from fooocus_core.plan import MetadataScheme, Performance
+
+VERSION: Final = "Fooocus v2.5.5"
+"""The version text that readers of the original program's files know."""
+
+DEFAULT_VAE: Final = "Default (model)"
+"""How the autoencoder inside the checkpoint is called."""
+
+DEFAULT_ADAPTIVE_SCALE: Final = 7.0
+"""The adaptive guidance scale that is not worth a row."""
+
+EXPANSION_STYLE: Final = "Fooocus V2"
+"""The style name that asks for the prompt expansion."""
+
+
+@dataclass(frozen=True)
+class RecordedLora:
+    """One applied LoRA: its file name as the library lists it, its weight, and its hash (section 7; may be empty)."""
+
+    name: str
+    weight: float
+    file_hash: str = ""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Everything that is told about one picture. The texts are the resolved ones, the seed is the picture's own."""
+
+    seed: int
+    width_px: int
+    height_px: int
+    checkpoint: str
+    prompt: str = ""
+    """The main line and the extra lines after wildcards and arrays, joined by newlines."""
+    negative_prompt: str = ""
+    prompt_expansion: str = ""
+    """What the prompt expansion wrote; empty when it did not run."""
+    full_prompt: tuple[str, ...] = ()
+    """The positive texts as they were encoded, expansion included."""
+    full_negative_prompt: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+    """In request order, drawn styles by their real names; the expansion's own name first if it ran."""
+    performance: Performance = "Speed"
+    steps: int = 30
+    guidance_scale: float = 4.0
+    sharpness: float = 2.0
+    adm_positive: float = 1.5
+    adm_negative: float = 0.8
+    adm_end: float = 0.3
+    checkpoint_hash: str = ""
+    refiner: str | None = None
+    refiner_hash: str = ""
+    refiner_switch: float = 0.5
+    overwrite_switch: float = -1
+    refiner_swap_method: str = "joint"
+    adaptive_scale: float = DEFAULT_ADAPTIVE_SCALE
+    clip_skip: int = 2
+    sampler: str = "dpmpp_2m_sde_gpu"
+    scheduler: str = "karras"
+    vae: str | None = None
+    freeu: tuple[float, float, float, float] | None = None
+    """b1, b2, s1, s2; ``None``: off."""
+    loras: tuple[RecordedLora | None, ...] = ()
+    """All that were merged, in that order; an empty slot writes nothing but keeps its number."""
+    created_by: str = ""
+
+
+RowValue = str | int | float | bool
+
+
+class Row(NamedTuple):
+    """One line of the table: what people read, what programs read, and the value."""
+
+    label: str
+    key: str
+    value: RowValue
+
+
+def rows(record: ImageRecord, scheme: MetadataScheme | None) -> list[Row]:
+    """The table of section 6.2 in its order; ``scheme`` is ``None`` where no metadata is saved."""
+    return [
+        *_prompt_rows(record),
+        *_model_rows(record),
+        *_sampling_rows(record),
+        *_lora_rows(record),
+        Row("Metadata Scheme", "metadata_scheme", scheme or False),
+        Row("Version", "version", VERSION),
+    ]
+
+
+def _prompt_rows(record: ImageRecord) -> Iterator[Row]:
+    yield Row("Prompt", "prompt", record.prompt)
+    yield Row("Negative Prompt", "negative_prompt", record.negative_prompt)
+    yield Row("Fooocus V2 Expansion", "prompt_expansion", record.prompt_expansion)
+    yield Row("Styles", "styles", str(list(record.styles)))
+    yield Row("Performance", "performance", record.performance)
+    yield Row("Steps", "steps", record.steps)
+    yield Row("Resolution", "resolution", str((record.width_px, record.height_px)))
+    yield Row("Guidance Scale", "guidance_scale", record.guidance_scale)
+    yield Row("Sharpness", "sharpness", record.sharpness)
+    yield Row("ADM Guidance", "adm_guidance", str((record.adm_positive, record.adm_negative, record.adm_end)))
+
+
+def _model_rows(record: ImageRecord) -> Iterator[Row]:
+    yield Row("Base Model", "base_model", record.checkpoint)
+    yield Row("Refiner Model", "refiner_model", record.refiner or "None")
+    yield Row("Refiner Switch", "refiner_switch", record.refiner_switch)
+    if record.refiner is None:
+        return
+    if record.overwrite_switch > 0:
+        yield Row("Overwrite Switch", "overwrite_switch", record.overwrite_switch)
+    if record.refiner_swap_method != "joint":
+        yield Row("Refiner Swap Method", "refiner_swap_method", record.refiner_swap_method)
+
+
+def _sampling_rows(record: ImageRecord) -> Iterator[Row]:
+    if record.adaptive_scale != DEFAULT_ADAPTIVE_SCALE:
+        yield Row("CFG Mimicking from TSNR", "adaptive_cfg", record.adaptive_scale)
+    if record.clip_skip > 1:
+        yield Row("CLIP Skip", "clip_skip", record.clip_skip)
+    yield Row("Sampler", "sampler", record.sampler)
+    yield Row("Scheduler", "scheduler", record.scheduler)
+    yield Row("VAE", "vae", record.vae or DEFAULT_VAE)
+    yield Row("Seed", "seed", str(record.seed))
+    if record.freeu is not None:
+        yield Row("FreeU", "freeu", str(record.freeu))
+
+
+def _lora_rows(record: ImageRecord) -> Iterator[Row]:
+    for number, lora in enumerate(record.loras, start=1):
+        if lora is not None:
+            yield Row(f"LoRA {number}", f"lora_combined_{number}", f"{lora.name} : {lora.weight}")

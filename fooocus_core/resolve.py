@@ -1,0 +1,259 @@
+"""From what was asked to what will run: the one place where defaults become values (specification 01, sections 1-3).
+
+``resolve_request`` fills every gap from the preset and the performance mode, checks every range, and names the field
+of whatever cannot be run. It looks up file names but opens no file and draws nothing but the seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol, TypeVar, get_args
+
+from fooocus_core.errors import InvalidRequest, UnknownModel
+from fooocus_core.plan import (
+    Diffuse,
+    Guidance,
+    ImageFormat,
+    Lora,
+    MetadataScheme,
+    Models,
+    Output,
+    Plan,
+    Prompts,
+    Sampling,
+)
+from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
+from fooocus_core.presets.preset import NO_MODEL, Preset
+from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
+from fooocus_core.request import GenerationRequest
+from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
+
+log = logging.getLogger(__name__)
+
+Name = TypeVar("Name", bound=str)
+
+ModelKind = Literal["checkpoints", "loras", "vae"]
+
+MAX_SEED: Final = 2**63 - 1
+MAX_IMAGES: Final = 32
+MAX_STEPS: Final = 200
+MAX_PROMPT_CHARACTERS: Final = 20_000
+"""Some sixty times the text encoders' window; a longer text would only exhaust the memory of the networks."""
+
+
+class NameLookup(Protocol):
+    """What is asked of the library of model files."""
+
+    def checkpoint_names(self) -> Sequence[str]:
+        """All checkpoints, in the library's order."""
+        ...
+
+    def find(self, kind: ModelKind, name: str) -> str | None:
+        """The listed name that ``name`` stands for, if there is such a file."""
+        ...
+
+
+def resolve_request(
+    request: GenerationRequest,
+    preset: Preset,
+    library: NameLookup,
+    draw_seed: Callable[[], int],
+    limits: SizeLimits | None = None,
+) -> Plan:
+    """The complete plan of a text-to-image request.
+
+    ``draw_seed`` is asked for a number in 0 ... 2**63 - 1 when the request brings none of its own. Raises
+    ``InvalidRequest`` for a value outside its range or set, ``UnknownModel`` when there is no checkpoint at all.
+    """
+    performance = _choice("performance", request.performance, preset.performance, tuple(MODES))
+    mode = MODES[performance]
+    size = _size(request, preset, limits or SizeLimits())
+    checkpoint = choose_checkpoint(request.checkpoint, preset, library)
+    _refuse_refiner(request, preset, mode, checkpoint, library)
+    stage = Diffuse(
+        models=_models(request, preset, mode, checkpoint, library),
+        prompts=_prompts(request, preset),
+        width_px=size.width_px,
+        height_px=size.height_px,
+        seed=choose_seed(request.seed, draw_seed),
+        image_number=_whole("image_number", request.image_number, 1, 1, MAX_IMAGES),
+        seed_increment=request.seed_increment,
+        performance=performance,
+        guidance=_guidance(request, preset, mode),
+        sampling=_sampling(request, preset, mode),
+        refiner_switch=_refiner_switch(request, preset, mode),
+    )
+    return Plan(stages=(stage,), output=_output(request, preset))
+
+
+def choose_seed(asked: int | None, draw_seed: Callable[[], int]) -> int:
+    """``asked`` if it is a seed (0 ... 2**63 - 1); anything else, -1 and nothing included, means a random one."""
+    return asked if asked is not None and 0 <= asked <= MAX_SEED else draw_seed()
+
+
+def choose_checkpoint(asked: str | None, preset: Preset, library: NameLookup) -> str:
+    """The checkpoint to load: the one asked for, else the preset's, its predecessors, or the first there is.
+
+    The clients of the original program rely on an unknown name falling back instead of failing. Raises
+    ``UnknownModel`` when the library holds no checkpoint.
+    """
+    wanted = [] if asked is None or asked in NO_MODEL else [asked]
+    for name in (*wanted, preset.checkpoint, *preset.previous_checkpoints):
+        found = library.find("checkpoints", name)
+        if found is not None:
+            if wanted and name != asked:
+                log.warning("checkpoint not found, default used: asked=%r used=%r", asked, found)
+            return found
+    names = library.checkpoint_names()
+    if not names:
+        raise UnknownModel("checkpoints", wanted[0] if wanted else preset.checkpoint)
+    log.warning("checkpoint not found, first one used: asked=%r used=%r", asked, names[0])
+    return names[0]
+
+
+def _refuse_refiner(
+    request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: str, library: NameLookup
+) -> None:
+    """Refiners are not run yet; one that would take part is refused rather than left out in silence."""
+    if mode.is_distilled:
+        return
+    name = request.refiner if request.refiner is not None else preset.refiner
+    if name is None or name in NO_MODEL:
+        return
+    found = library.find("checkpoints", name)
+    if found is not None and found != checkpoint:
+        raise InvalidRequest("refiner", f"refiners are not supported yet, {name!r} cannot be used; send None")
+
+
+def _models(request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: str, library: NameLookup) -> Models:
+    return Models(
+        checkpoint=checkpoint,
+        vae=_vae(request, preset, library),
+        loras=_loras(preset.loras if request.loras is None else request.loras, preset.max_loras, library),
+        performance_lora=_performance_lora(mode, library),
+        clip_skip=_whole("clip_skip", request.clip_skip, preset.clip_skip, 1, 12),
+    )
+
+
+def _vae(request: GenerationRequest, preset: Preset, library: NameLookup) -> str | None:
+    """The autoencoder's file. One that is asked for must be there; a preset's that is not gives way to the model's."""
+    name = preset.vae if request.vae is None else request.vae
+    if name is None or name in NO_MODEL:
+        return None
+    found = library.find("vae", name)
+    if found is None and request.vae is not None:
+        raise InvalidRequest("vae", f"no file named {name!r}")
+    if found is None:
+        log.warning("preset's autoencoder not found, the checkpoint's own used: %r", name)
+    return found
+
+
+def _loras(slots: Sequence[Lora], max_loras: int, library: NameLookup) -> tuple[Lora, ...]:
+    """The first ``max_loras`` slots, less the empty ones and those whose file is unknown."""
+    loras = []
+    for lora in slots[:max_loras]:
+        if lora.name in NO_MODEL:
+            continue
+        weight = _number("loras", lora.weight, 1.0, -2.0, 2.0)
+        found = library.find("loras", lora.name)
+        if found is None:
+            log.warning("LoRA not found, left out: %r", lora.name)
+        else:
+            loras.append(Lora(found, weight))
+    return tuple(loras)
+
+
+def _performance_lora(mode: Mode, library: NameLookup) -> Lora | None:
+    """The mode's own LoRA, by its listed name where it has one."""
+    if mode.lora is None:
+        return None
+    return Lora(library.find("loras", mode.lora.name) or mode.lora.name, mode.lora.weight)
+
+
+def _prompts(request: GenerationRequest, preset: Preset) -> Prompts:
+    return Prompts(
+        prompt=_text("prompt", request.prompt, preset.prompt),
+        negative_prompt=_text("negative_prompt", request.negative_prompt, preset.negative_prompt),
+        styles=preset.styles if request.styles is None else request.styles,
+        read_wildcards_in_order=request.read_wildcards_in_order,
+        max_loras=preset.max_loras,
+    )
+
+
+def _guidance(request: GenerationRequest, preset: Preset, mode: Mode) -> Guidance:
+    default = preset.guidance
+    guidance = Guidance(
+        scale=_number("guidance_scale", request.guidance_scale, default.scale, 1.0, 30.0),
+        sharpness=_number("sharpness", request.sharpness, default.sharpness, 0.0, 30.0),
+        adaptive_scale=_number("adaptive_scale", request.adaptive_scale, default.adaptive_scale, 1.0, 30.0),
+        adm_positive=_number("adm_positive", request.adm_positive, default.adm_positive, 0.1, 3.0),
+        adm_negative=_number("adm_negative", request.adm_negative, default.adm_negative, 0.1, 3.0),
+        adm_end=_number("adm_end", request.adm_end, default.adm_end, 0.0, 1.0),
+    )
+    return DISTILLED_GUIDANCE if mode.is_distilled else guidance
+
+
+def _sampling(request: GenerationRequest, preset: Preset, mode: Mode) -> Sampling:
+    """Names are checked even where the mode overrules them, so that a wrong one never passes unseen."""
+    sampler = _choice("sampler", request.sampler, preset.sampler, SAMPLER_NAMES)
+    scheduler = _choice("scheduler", request.scheduler, preset.scheduler, SCHEDULER_NAMES)
+    overwrite = _whole("overwrite_steps", request.overwrite_steps, preset.overwrite_steps or -1, -1, MAX_STEPS)
+    steps = overwrite if overwrite > 0 else mode.steps
+    if mode.forced_sampling is not None:
+        return Sampling(mode.forced_sampling.sampler, mode.forced_sampling.scheduler, steps)
+    return Sampling(sampler, scheduler, steps)
+
+
+def _refiner_switch(request: GenerationRequest, preset: Preset, mode: Mode) -> float:
+    switch = _number("refiner_switch", request.refiner_switch, preset.refiner_switch, 0.1, 1.0)
+    return DISTILLED_REFINER_SWITCH if mode.is_distilled else switch
+
+
+def _size(request: GenerationRequest, preset: Preset, limits: SizeLimits) -> Size:
+    width = preset.size.width_px if request.width_px is None else request.width_px
+    height = preset.size.height_px if request.height_px is None else request.height_px
+    return fit_size(Size(width, height), limits)
+
+
+def _output(request: GenerationRequest, preset: Preset) -> Output:
+    return Output(
+        image_format=_choice("image_format", request.image_format, preset.image_format, get_args(ImageFormat)),
+        save_metadata=preset.save_metadata if request.save_metadata is None else request.save_metadata,
+        metadata_scheme=_choice(
+            "metadata_scheme", request.metadata_scheme, preset.metadata_scheme, get_args(MetadataScheme)
+        ),
+        save_name=request.save_name,
+        preview=request.preview,
+    )
+
+
+def _choice(field: str, asked: Name | None, default: Name, known: tuple[Name, ...]) -> Name:
+    """``asked`` or ``default``, which must be one of ``known``."""
+    name = default if asked is None else asked
+    if name not in known:
+        raise InvalidRequest.unknown_name(field, name, known)
+    return name
+
+
+def _number(field: str, asked: float | None, default: float, low: float, high: float) -> float:
+    """``asked`` or ``default`` as a float; a number that is not finite is in no range."""
+    value = default if asked is None else asked
+    if not (low <= value <= high and math.isfinite(value)):
+        raise InvalidRequest(field, f"must be from {low:g} to {high:g}, got {value}")
+    return float(value)
+
+
+def _whole(field: str, asked: int | None, default: int, low: int, high: int) -> int:
+    value = default if asked is None else asked
+    if not low <= value <= high:
+        raise InvalidRequest(field, f"must be from {low} to {high}, got {value}")
+    return value
+
+
+def _text(field: str, asked: str | None, default: str) -> str:
+    text = default if asked is None else asked
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(field, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+    return text
