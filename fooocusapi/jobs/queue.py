@@ -1,0 +1,488 @@
+"""The queue: every job from its submission to its end, the same for all dialects.
+
+Any thread may call it. What it tells is durable first: a job is in the journal before ``submit`` returns, and a state
+or a result is there before anybody hears of it. Progress and previews live in memory only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from fooocus_core.events import Cancelled, CancelToken, Failed, Progress
+from fooocus_core.plan import Plan
+from fooocusapi.jobs.bridge import QueueClosed, Watcher, Watchers
+from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, advance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+V = TypeVar("V")
+
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
+
+
+class QueueFull(Exception):
+    """Waiting and running jobs have reached the limit; the refused plan leaves no job."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs are waiting or running already")
+        self.limit = limit
+
+
+class UnknownJob(Exception):
+    """No job has this identifier, or it was deleted."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("there is no such job")
+        self.job_id = job_id
+
+
+class Journal(Protocol):
+    """The durable memory of jobs. Every method may block on a disk; ``SqlJournal`` is the real one."""
+
+    def add(self, job: Job) -> None: ...
+
+    def save(self, job: Job) -> None:
+        """Record the state, times, results and attempts of a job that was added."""
+
+    def get(self, job_id: str) -> Job | None: ...
+
+    def unfinished(self) -> list[Job]:
+        """Waiting and running jobs in the order in which they were added."""
+
+    def history(
+        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
+    ) -> list[Job]:
+        """Finished jobs by the order in which they ended; ``page`` counts from 0, no size means all."""
+
+    def finished_beyond(self, keep: int) -> list[Job]:
+        """The finished jobs that are left when the newest ``keep`` are taken away, oldest first."""
+
+    def shared_paths(self, job: Job) -> set[str]:
+        """Those of the job's result paths that are results of another job as well."""
+
+    def delete(self, job_id: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the queue."""
+
+    queue_size: int = 100
+    """Waiting plus running jobs beyond which a submission is refused."""
+    history: int = 0
+    """Finished jobs kept, pictures included; 0 keeps all."""
+    attempts: int = 2
+    """How often a job may be begun when the process is lost in the middle of it."""
+    recent: int = 256
+    """Finished jobs that are answered from memory rather than from the journal."""
+    listed: int = 100_000
+    """Finished jobs in the list of this run (some 30 MB); the oldest leave the list, not the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The queue in three numbers."""
+
+    unfinished: int
+    """Waiting plus running."""
+    finished: int
+    """Ended since the start of the server and not deleted."""
+    last_job_id: str | None
+    """The job submitted last."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSummary:
+    """A job in lists: the attributes that ``Job`` has under the same names."""
+
+    id: str
+    surface: str
+    job_type: str
+    state: JobState
+    queued_ms: int
+    started_ms: int
+    finished_ms: int
+
+    @classmethod
+    def of(cls, job: Job) -> JobSummary:
+        return cls(job.id, job.surface, job.job_type, job.state, job.queued_ms, job.started_ms, job.finished_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every job of this run of the server, oldest first."""
+
+    queue: tuple[JobSummary, ...]
+    """The running job, then the waiting ones in their order."""
+    history: tuple[JobSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job that a worker has taken, and the question whether to stop it."""
+
+    job: Job
+    cancel: CancelToken
+
+
+def random_id() -> str:
+    """A random UUID (version 4) with dashes."""
+    return str(uuid.uuid4())
+
+
+class JobQueue:
+    """Waiting, running and finished jobs over a journal.
+
+    Locks, taken in this order where two are held: ``_submitting`` keeps the journal's order the queue's order;
+    ``_files`` keeps a picture from being deleted between its rename and its record; ``_state`` guards the memory and
+    is never held during a disk access, so that looking up a job never waits for a disk.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        clock: Clock,
+        limits: Limits | None = None,
+        new_id: Callable[[], str] = random_id,
+        delete_files: Callable[[Iterable[str]], None],
+        on_ended: Sequence[Callable[[Job], None]] = (),
+    ) -> None:
+        """``delete_files`` deletes results by their paths, and finds nothing wrong with one that is gone.
+
+        ``on_ended`` are called once for each job, when everybody can already see its end, on the thread that ended it.
+        """
+        self._journal = journal
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._new_id = new_id
+        self._delete_files = delete_files
+        self._on_ended = tuple(on_ended)
+
+        self._submitting = threading.Lock()
+        self._files = threading.Lock()
+        self._state = threading.Condition()
+        self._unfinished: OrderedDict[str, Job] = OrderedDict()
+        self._waiting: deque[str] = deque()
+        self._running_id: str | None = None
+        self._cancel_running = threading.Event()
+        self._delete_at_end = False
+        self._preview: NDArray[np.uint8] | None = None
+        self._history: OrderedDict[str, JobSummary] = OrderedDict()
+        self._recent: OrderedDict[str, Job] = OrderedDict()
+        self._unsaved: dict[str, Job] = {}
+        self._last_job_id: str | None = None
+        self._closed = False
+        self._watchers = Watchers()
+
+    # ------------------------------------------------------------------------------------------------- submitting
+
+    def submit(self, plan: Plan, surface: str, job_type: str, context: Mapping[str, Any]) -> Job:
+        """Write a new job down, then queue it. Blocks for one journal entry: call it off the event loop.
+
+        Raises ``QueueFull``, ``QueueClosed`` once the server goes down, and whatever the journal raises; then there
+        is no job.
+        """
+        with self._submitting:
+            self._check_room()
+            job = Job(
+                id=self._new_id(),
+                surface=surface,
+                job_type=job_type,
+                plan=plan,
+                context=dict(context),
+                queued_ms=self._clock(),
+            )
+            self._journal.add(job)
+            self._enqueue(job)
+        return job
+
+    def restore(self) -> None:
+        """Queue what an earlier run of the server left behind, in its order. Called once, before any other call.
+
+        A job that was running starts again, until its attempts are used up.
+        """
+        for job in self._journal.unfinished():
+            if job.plan is None:
+                self._refuse_restored(job, "the job was queued by another release of this server and cannot be run")
+            elif job.state is JobState.RUNNING and job.attempts >= self._limits.attempts:
+                self._refuse_restored(
+                    job, "the server stopped while this job was running, and so it did when trying again"
+                )
+            else:
+                self._restore(job)
+        self._trim()
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it stands, or ``None``. Unfinished and recent jobs come from memory, older ones from disk."""
+        return self.get_cached(job_id) or self._journal.get(job_id)
+
+    def get_cached(self, job_id: str) -> Job | None:
+        """Like ``get``, without the disk: fit for the event loop."""
+        with self._state:
+            return self._unfinished.get(job_id) or self._recent.get(job_id) or self._unsaved.get(job_id)
+
+    def counters(self) -> Counters:
+        """The queue in three numbers."""
+        with self._state:
+            return Counters(len(self._unfinished), len(self._history), self._last_job_id)
+
+    def snapshot(self) -> Snapshot:
+        """Every job of this run of the server, oldest first."""
+        with self._state:
+            queue, history = tuple(self._unfinished.values()), tuple(self._history.values())
+        return Snapshot(tuple(JobSummary.of(job) for job in queue), history)
+
+    def history(
+        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
+    ) -> list[Job]:
+        """Finished jobs of all runs of the server, from the journal: blocks for a disk."""
+        return self._journal.history(page=page, page_size=page_size, newest_first=newest_first, job_id=job_id)
+
+    def latest_preview(self, job_id: str) -> NDArray[np.uint8] | None:
+        """The running job's picture as it stands, uint8 ``[height, width, 3]``; ``None`` for every other job."""
+        with self._state:
+            return self._preview if job_id == self._running_id else None
+
+    async def wait(self, job_id: str) -> Job:
+        """The job once it has ended. Raises ``UnknownJob`` and ``QueueClosed``; as many may wait as like to."""
+        with self._watching(job_id, endings_only=True) as watcher:
+            job = await self._look_up(job_id)
+            while not job.state.is_terminal:
+                job = await watcher.next()
+            return job
+
+    async def subscribe(self, job_id: str) -> AsyncIterator[Job]:
+        """The job as it stands, then after its changes until it has ended. A slow reader misses those in between.
+
+        Raises ``UnknownJob`` and ``QueueClosed``.
+        """
+        with self._watching(job_id, endings_only=False) as watcher:
+            job = await self._look_up(job_id)
+            yield job
+            while not job.state.is_terminal:
+                job = await watcher.next()
+                yield job
+
+    # -------------------------------------------------------------------------------------------------- stopping
+
+    def stop_running(self) -> bool:
+        """Ask the running job to stop, and no other one; false when there is none. Does not wait for its end."""
+        with self._state:
+            if self._running_id is None:
+                return False
+            self._cancel_running.set()
+            return True
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop one job, waiting or running; false when it has ended or is unknown. May block for the journal."""
+        with self._state:
+            if job_id == self._running_id:
+                self._cancel_running.set()
+                return True
+            withdrawn = self._withdraw(job_id)
+        if withdrawn:
+            self.apply(job_id, Cancelled())
+        return withdrawn
+
+    def delete(self, job_id: str) -> bool:
+        """Forget a job and its pictures; a running one is stopped and forgotten at its end. False: unknown.
+
+        Pictures that another job wrote since under the same ``save_name`` stay. Blocks for disks.
+        """
+        with self._state:
+            if job_id == self._running_id:
+                self._delete_at_end = True
+                self._cancel_running.set()
+                return True
+            withdrawn = self._withdraw(job_id)
+        job = self.apply(job_id, Cancelled()) if withdrawn else self.get(job_id)
+        if job is None or not job.state.is_terminal:
+            return False
+        self._forget(job)
+        return True
+
+    def close(self) -> None:
+        """Take no job any more and give none out; the running one is untouched."""
+        with self._state:
+            self._closed = True
+            self._state.notify_all()
+
+    def release_waiters(self) -> None:
+        """End every ``wait`` and ``subscribe`` with ``QueueClosed``: their jobs run after the next start."""
+        self._watchers.close()
+
+    # --------------------------------------------------------------------------------------------- for the worker
+
+    def take(self) -> Assignment | None:
+        """The oldest waiting job, which its taker must bring to an end; blocks until there is one.
+
+        ``None`` once the queue is closed.
+        """
+        with self._state:
+            self._state.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            self._running_id = self._waiting.popleft()
+            self._cancel_running = cancel = threading.Event()
+            return Assignment(self._unfinished[self._running_id], cancel.is_set)
+
+    def apply(self, job_id: str, event: JobEvent) -> Job:
+        """Advance an unfinished job that the caller has taken; tell everybody who follows it.
+
+        A journal that cannot be written raises, except at the end of a job: an ending is told all the same and
+        written down with the next one.
+        """
+        before = self._unfinished[job_id]
+        job = advance(before, event, self._clock())
+        if isinstance(event, Progress):
+            self._show(job, event.preview)
+        elif job.state.is_terminal:
+            self._conclude(job)
+        elif job is not before:
+            self._journal.save(job)
+            self._show(job, None)
+        return job
+
+    def apply_image(self, job_id: str, index: int, seed: int, save: Callable[[], str]) -> Job:
+        """Let ``save`` write the picture and record the path that it returns, as one step for those who delete."""
+        with self._files:
+            return self.apply(job_id, ImageSaved(index, seed, save()))
+
+    def put_back(self, job_id: str) -> None:
+        """Let go of the running job; it is the first to run after the next start. Raises what the journal raises."""
+        self.apply(job_id, Requeued(orderly=True))
+        with self._state:
+            self._running_id = None
+            self._waiting.appendleft(job_id)
+
+    # -------------------------------------------------------------------------------------------------- internals
+
+    def _check_room(self) -> None:
+        with self._state:
+            if self._closed:
+                raise QueueClosed
+            if len(self._unfinished) >= self._limits.queue_size:
+                raise QueueFull(self._limits.queue_size)
+
+    def _enqueue(self, job: Job) -> None:
+        with self._state:
+            self._unfinished[job.id] = job
+            self._waiting.append(job.id)
+            self._last_job_id = job.id
+            self._state.notify()
+
+    def _restore(self, job: Job) -> None:
+        if job.state is JobState.RUNNING:
+            job = advance(job, Requeued(orderly=False), self._clock())
+            self._journal.save(job)
+        self._enqueue(job)
+
+    def _refuse_restored(self, job: Job, reason: str) -> None:
+        with self._state:
+            self._unfinished[job.id] = job
+        self.apply(job.id, Failed(reason))
+
+    def _withdraw(self, job_id: str) -> bool:
+        """Take a job out of the waiting ones; whoever gets true must end it."""
+        if job_id not in self._waiting:
+            return False
+        self._waiting.remove(job_id)
+        return True
+
+    def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> None:
+        with self._state:
+            self._unfinished[job.id] = job
+            if preview is not None:
+                self._preview = preview
+            self._watchers.publish(job)
+
+    def _conclude(self, job: Job) -> None:
+        self._save_ending(job)
+        with self._state:
+            del self._unfinished[job.id]
+            _remember(self._history, job.id, JobSummary.of(job), self._limits.listed)
+            _remember(self._recent, job.id, job, self._limits.recent)
+            unwanted = job.id == self._running_id and self._delete_at_end
+            if job.id == self._running_id:
+                self._running_id, self._preview, self._delete_at_end = None, None, False
+            self._watchers.publish(job)
+        for tell in self._on_ended:
+            _guarded("telling of an ended job", tell, job)
+        if unwanted:
+            _guarded("deleting a job", self._forget, job)
+        _guarded("trimming the history", self._trim)
+
+    def _save_ending(self, job: Job) -> None:
+        with self._state:
+            self._unsaved[job.id] = job
+            unsaved = tuple(self._unsaved.values())
+        for ended in unsaved:
+            try:
+                self._journal.save(ended)
+            except Exception:
+                logger.exception("the end of job %s could not be written to the journal yet", ended.id)
+                return
+            with self._state:
+                self._unsaved.pop(ended.id, None)
+
+    def _trim(self) -> None:
+        if self._limits.history > 0:
+            for job in self._journal.finished_beyond(self._limits.history):
+                self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        """Files first: what a crash leaves in between is a record that is trimmed later, never an orphaned file."""
+        with self._files:
+            kept = self._journal.shared_paths(job)
+            self._delete_files([result.path for result in job.results if result.path not in kept])
+            self._journal.delete(job.id)
+        with self._state:
+            self._history.pop(job.id, None)
+            self._recent.pop(job.id, None)
+            self._unsaved.pop(job.id, None)
+
+    async def _look_up(self, job_id: str) -> Job:
+        job = self.get_cached(job_id) or await asyncio.to_thread(self._journal.get, job_id)
+        if job is None:
+            raise UnknownJob(job_id)
+        return job
+
+    @contextmanager
+    def _watching(self, job_id: str, *, endings_only: bool) -> Iterator[Watcher]:
+        watcher = Watcher(endings_only=endings_only)
+        self._watchers.add(job_id, watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.remove(job_id, watcher)
+
+
+def _remember(memory: OrderedDict[str, V], job_id: str, value: V, limit: int) -> None:
+    memory[job_id] = value
+    while len(memory) > limit:
+        memory.popitem(last=False)
+
+
+def _guarded(purpose: str, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """House-keeping after a job's end must not take the worker with it."""
+    try:
+        action(*args, **kwargs)
+    except Exception:
+        logger.exception("%s failed", purpose)
