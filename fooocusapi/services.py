@@ -1,0 +1,123 @@
+"""What the HTTP side works with: the queue, the pictures, the models and the names, as they were joined at the start.
+
+Opening them takes longer than a client should wait for the port (a database, model folders, style files), so the
+application starts with ``Opening``: the promise of the services, kept by a thread behind the open port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from fooocus_core.plan import Plan
+    from fooocus_core.presets.preset import Preset
+    from fooocus_core.request import GenerationRequest
+    from fooocusapi.images.outputs import OutputStore
+    from fooocusapi.jobs.queue import JobQueue
+
+logger = logging.getLogger(__name__)
+
+EngineState = Literal["starting", "ready", "unhealthy"]
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """How the engine and its worker are. ``reason`` is fit for clients and set when they are unhealthy."""
+
+    state: EngineState
+    reason: str = ""
+
+
+class EngineControl(Protocol):
+    """What HTTP may ask of the engine; everything else goes through the queue."""
+
+    def status(self) -> EngineStatus:
+        """Answered at once, from memory."""
+        ...
+
+    def unload(self) -> None:
+        """Gives the device's memory back; blocks until a running job has ended."""
+        ...
+
+
+class ModelNames(Protocol):
+    """The library of model files, by names relative to their folders. Both look at the disk on every call."""
+
+    def checkpoint_names(self) -> Sequence[str]: ...
+
+    def lora_names(self) -> Sequence[str]: ...
+
+
+Resolver = Callable[["GenerationRequest"], "Plan"]
+"""``fooocus_core.resolve.resolve_request`` with preset, library and randomness filled in; may look at the disk."""
+
+
+def _nothing() -> None:
+    """The default for services that need no opening or closing."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that endpoints use. One record for one application; nothing in it is global."""
+
+    jobs: JobQueue
+    outputs: OutputStore
+    engine: EngineControl
+    library: ModelNames
+    resolve: Resolver
+    preset: Preset
+    style_names: Sequence[str]
+    """``Fooocus V2`` and ``Random Style`` first, then the styles in the order of their files."""
+    close: Callable[[], None] = field(default=_nothing)
+    """Called once at shutdown, from a thread: stops the worker, closes the journal."""
+
+
+class Opening:
+    """The services once they are open. Made on the event loop that will wait for it."""
+
+    def __init__(self, open_services: Callable[[], Services]) -> None:
+        self._task = asyncio.create_task(asyncio.to_thread(open_services))
+        self._task.add_done_callback(_log_failure)
+
+    @property
+    def opened(self) -> Services | None:
+        """The services, or ``None`` while they open and after they failed to."""
+        return self._task.result() if self._task.done() and self.failure is None else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the services could not be opened."""
+        if not self._task.done():
+            return None
+        return asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
+
+    async def wait(self) -> Services:
+        """The services; raises ``NotOpened`` when they cannot be had. A caller who goes away stops nothing."""
+        await asyncio.wait([self._task])
+        services = self.opened
+        if services is None:
+            raise NotOpened
+        return services
+
+    async def close(self) -> None:
+        """Closes what was opened."""
+        await asyncio.wait([self._task])
+        services = self.opened
+        if services is not None:
+            await asyncio.to_thread(services.close)
+
+
+class NotOpened(Exception):
+    """The services could not be opened; the log says why."""
+
+    def __init__(self) -> None:
+        super().__init__("the server could not start, see its log")
+
+
+def _log_failure(task: asyncio.Task[Services]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("services could not be opened", exc_info=task.exception())
