@@ -1,0 +1,176 @@
+"""Weight files on disk: opened mapped, never executed, and told apart by what they hold.
+
+A safetensors file is mapped: its tensors are views of the page cache and cost no memory until they are read. Every
+other format goes through torch's weights-only loader, which refuses anything but plain tensors and containers.
+Specification: 08, sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from fooocus_core.errors import UnreadableModel, UnsupportedModel
+
+log = logging.getLogger(__name__)
+
+CheckpointKind = Literal["sdxl", "sdxl_refiner", "sd15"]
+Prediction = Literal["eps", "v"]
+
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+TEXT_L_PREFIX = "conditioner.embedders.0.transformer.text_model."
+TEXT_G_PREFIX = "conditioner.embedders.1.model."
+REFINER_TEXT_PREFIX = "conditioner.embedders.0.model."
+SD15_TEXT_PREFIX = "cond_stage_model.transformer."
+
+SIDECAR_KEY = "fooocusapi.sidecar"
+"""The metadata header key under which a checkpoint may describe itself (native area, tokenizer, preview colours)."""
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_FOREIGN_LAYOUTS = (
+    ("joint_blocks.", "an SD 3 or other joint-attention transformer"),
+    ("double_blocks.", "a Flux-like transformer"),
+    ("cond_stage_model.model.", "a Stable Diffusion 2 checkpoint"),
+    ("down_blocks.", "a network in diffusers' own names, not a single-file checkpoint"),
+    ("lora_", "a LoRA, not a checkpoint"),
+    ("encoder.conv_in.", "an autoencoder, not a checkpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open weight file. ``name`` is the file's name without its folder; ``metadata`` the safetensors header's."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose key begins with ``prefix``, by the rest of their key. Nothing is copied."""
+        return {key[len(prefix) :]: tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
+
+    def holds(self, prefix: str) -> bool:
+        return any(key.startswith(prefix) for key in self.tensors)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a weight file without copying it.
+
+    Raises ``UnreadableModel`` for a missing, truncated or corrupt file and for a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _open_safetensors(path)
+        return Checkpoint(path.name, _plain_tensors(_unpickled(path), path.name))
+    except OSError as error:
+        raise UnreadableModel(path.name, error.strerror or "the file cannot be read") from error
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    if path.stat().st_size == 0:
+        raise UnreadableModel(path.name, "the file is empty")
+    try:
+        # The handle may be closed at once: each tensor keeps the mapping alive.
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return Checkpoint(path.name, tensors, file.metadata() or {})
+    except SafetensorError as error:
+        raise UnreadableModel(path.name, f"not a complete safetensors file ({error})") from error
+
+
+def _unpickled(path: Path) -> Any:
+    with path.open("rb") as file:
+        zipped = file.read(4) == _ZIP_MAGIC  # only this form of torch's can be mapped
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise UnreadableModel(path.name, "not a file of plain tensors; nothing else is unpickled") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way: this is the border where it becomes one error
+        raise UnreadableModel(path.name, "corrupt, or not a torch file") from error
+
+
+def _plain_tensors(content: Any, name: str) -> dict[str, Tensor]:
+    """The tensors of a pickled mapping; a ``state_dict`` inside it is taken instead if there is one."""
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UnreadableModel(name, "holds no dictionary of tensors")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UnreadableModel(name, "holds no tensors")
+    return tensors
+
+
+def checkpoint_kind(checkpoint: Checkpoint) -> CheckpointKind:
+    """Which family a single-file checkpoint belongs to, judged by its parts and not by their widths.
+
+    Raises ``UnsupportedModel`` with the reason for everything else. Specification: 08, section 3.
+    """
+    for prefix, what in _FOREIGN_LAYOUTS:
+        if checkpoint.holds(prefix) or checkpoint.holds(UNET_PREFIX + prefix):
+            raise UnsupportedModel(checkpoint.name, f"this is {what}")
+    if not checkpoint.holds(UNET_PREFIX):
+        raise UnsupportedModel(checkpoint.name, f"no denoising network in it (keys {UNET_PREFIX}*)")
+    sized = checkpoint.holds(UNET_PREFIX + "label_emb.")
+    if checkpoint.holds(SD15_TEXT_PREFIX) and not sized:
+        return "sd15"
+    if checkpoint.holds(REFINER_TEXT_PREFIX) and sized:
+        return "sdxl_refiner"
+    if checkpoint.holds(TEXT_L_PREFIX) and checkpoint.holds(TEXT_G_PREFIX) and sized:
+        return "sdxl"
+    raise UnsupportedModel(
+        checkpoint.name, "not of the SDXL family: it lacks SDXL's two text encoders or its size conditioning"
+    )
+
+
+def prediction_of(checkpoint: Checkpoint) -> Prediction:
+    """What the network predicts: a top-level key ``v_pred`` marks v-prediction (08, section 3)."""
+    return "v" if "v_pred" in checkpoint.tensors else "eps"
+
+
+def assign_weights(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    skipped: Iterable[str] = (),
+) -> None:
+    """Give a module built on the meta device its weights, tensor by tensor; one already right is not copied.
+
+    ``name`` is the file's, for errors. Keys outside the module are left alone with a warning, except ``skipped`` ones
+    that are known to be of no use. Raises ``UnsupportedModel`` if a weight is missing or has another shape: unlike the
+    reference, which runs on with random numbers in its place.
+    """
+    wanted = dict(module.named_parameters()) | dict(module.named_buffers())
+    persistent = module.state_dict().keys()
+    _require_all(wanted, persistent, weights, name)
+    surplus = weights.keys() - persistent - set(skipped)
+    if surplus:
+        log.warning("%s: %d keys of no use, such as %s", name, len(surplus), min(surplus))
+    placed = {key: weights[key].to(device=device, dtype=dtype) for key in persistent}
+    module.load_state_dict(placed, assign=True)
+    module.requires_grad_(False).eval()
+
+
+def _require_all(
+    wanted: Mapping[str, Tensor], persistent: Iterable[str], weights: Mapping[str, Tensor], name: str
+) -> None:
+    for key in persistent:
+        if key not in weights:
+            raise UnsupportedModel(name, f"the weight {key} is missing")
+        if weights[key].shape != wanted[key].shape:
+            found, expected = tuple(weights[key].shape), tuple(wanted[key].shape)
+            raise UnsupportedModel(name, f"the weight {key} has shape {found} where {expected} belongs")
