@@ -1,0 +1,1 @@
+"""Training of the pocket model: pictures, captions, networks, training loops, export and evaluation."""
