@@ -25,7 +25,7 @@ from fooocus_core.plan import (
     Sampling,
 )
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
-from fooocus_core.presets.preset import NO_MODEL, Preset
+from fooocus_core.presets.preset import MAX_LORA_WEIGHT, MIN_LORA_WEIGHT, NO_MODEL, Preset
 from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
 from fooocus_core.request import GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
@@ -156,7 +156,7 @@ def _loras(slots: Sequence[Lora], max_loras: int, library: NameLookup) -> tuple[
     for lora in slots[:max_loras]:
         if lora.name in NO_MODEL:
             continue
-        weight = _number("loras", lora.weight, 1.0, -2.0, 2.0)
+        weight = _number("loras", lora.weight, 1.0, MIN_LORA_WEIGHT, MAX_LORA_WEIGHT)
         found = library.find("loras", lora.name)
         if found is None:
             log.warning("LoRA not found, left out: %r", lora.name)

@@ -30,6 +30,8 @@ INITIAL: Final = "initial"
 """The preset that is no file: the configured defaults."""
 DEFAULT: Final = "default"
 POCKET: Final = "pocket"
+MIN_LORA_WEIGHT: Final = -2.0
+MAX_LORA_WEIGHT: Final = 2.0
 NO_MODEL: Final = ("", "None", "Default (model)")
 """Texts that stand for no file at all."""
 DEFAULT_SIZE: Final = Size(1152, 896)
@@ -215,7 +217,10 @@ def _loras(settings: _Settings) -> tuple[Lora, ...]:
 
 def _lora(slot: object) -> Lora | None:
     enabled, name, weight = _slot(slot)
-    if enabled is not True or not isinstance(name, str) or name in NO_MODEL or not is_number(weight, -10.0, 10.0):
+    if enabled is not True or not isinstance(name, str) or name in NO_MODEL:
+        return None
+    if not is_number(weight, MIN_LORA_WEIGHT, MAX_LORA_WEIGHT):
+        log.warning("preset's LoRA ignored: %r with weight %r", name, weight)
         return None
     return Lora(name, float(weight))
 

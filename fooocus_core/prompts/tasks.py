@@ -1,0 +1,174 @@
+"""From the texts of a request to what is encoded for each picture (specification 01, sections 4 to 7)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from fooocus_core.metadata.record import EXPANSION_STYLE
+from fooocus_core.plan import Diffuse, Lora, Prompts
+from fooocus_core.prompts.arrays import pick_from_arrays
+from fooocus_core.prompts.lines import PromptLines, split_lines
+from fooocus_core.prompts.lora_tags import find_by_stem, lora_candidates, merge_loras, take_lora_tags
+from fooocus_core.prompts.styles import Style, StyleBook
+from fooocus_core.prompts.wildcards import Wildcards, fill_wildcards
+
+SEED_COUNT: Final = 2**63
+
+Expand = Callable[[str, int], str]
+"""The prompt expansion: from a picture's main prompt and seed to a longer text."""
+
+
+@dataclass(frozen=True)
+class PromptTask:
+    """The resolved texts of one picture."""
+
+    seed: int
+    prompt: str
+    """The main line after wildcards and arrays, without style texts."""
+    positive: tuple[str, ...]
+    """Encoded one by one and joined; never empty."""
+    negative: tuple[str, ...]
+    positive_top_k: int
+    """How many of the first texts' pooled vectors are summed; the expansion's is not."""
+    negative_top_k: int
+    logged_prompt: str
+    logged_negative_prompt: str
+    styles: tuple[str, ...]
+    """The styles that took part, drawn ones by their real names."""
+    use_expansion: bool
+    """Whether the expansion was asked for and there was a prompt to expand."""
+    expansion: str
+    """What the expansion wrote; empty without one."""
+    loras: tuple[Lora, ...]
+    """In the order in which they are merged, the performance mode's last; the same for all pictures of a request."""
+
+
+def prepare_tasks(
+    prompts: Prompts,
+    *,
+    seed: int,
+    image_number: int,
+    seed_increment: bool,
+    styles: StyleBook,
+    wildcards: Wildcards,
+    loras: Sequence[Lora] = (),
+    performance_lora: Lora | None = None,
+    lora_names: Sequence[str] = (),
+    expand: Expand | None = None,
+) -> list[PromptTask]:
+    """One task for each picture.
+
+    ``loras`` are the request's, ``lora_names`` the library's files, which tags in the prompt may name and among which
+    the performance mode's LoRA must be to take part. Without ``expand`` the expansion is noted but not run.
+    """
+    main, extra = split_lines(prompts.prompt)
+    tagged = take_lora_tags(main, find_by_stem(lora_candidates(lora_names, performance_lora)))
+    merged = merge_loras(loras, tagged.loras, prompts.max_loras)
+    texts = _Texts(
+        positive=PromptLines(tagged.prompt, extra),
+        negative=split_lines(prompts.negative_prompt),
+        styles=tuple(name for name in prompts.styles if name != EXPANSION_STYLE),
+        use_expansion=EXPANSION_STYLE in prompts.styles and main != "",
+        in_order=prompts.read_wildcards_in_order,
+        loras=merged + _on_disk(performance_lora, lora_names),
+    )
+    return [
+        _prepare_task(texts, index, (seed + index * seed_increment) % SEED_COUNT, styles, wildcards, expand)
+        for index in range(image_number)
+    ]
+
+
+def prepare_stage(
+    stage: Diffuse,
+    styles: StyleBook,
+    wildcards: Wildcards,
+    lora_names: Sequence[str],
+    expand: Expand | None = None,
+) -> list[PromptTask]:
+    """The tasks of a text-to-image stage."""
+    return prepare_tasks(
+        stage.prompts,
+        seed=stage.seed,
+        image_number=stage.image_number,
+        seed_increment=stage.seed_increment,
+        styles=styles,
+        wildcards=wildcards,
+        loras=stage.models.loras,
+        performance_lora=stage.models.performance_lora,
+        lora_names=lora_names,
+        expand=expand,
+    )
+
+
+class _Texts(NamedTuple):
+    """What all pictures of a request have in common."""
+
+    positive: PromptLines
+    negative: PromptLines
+    styles: tuple[str, ...]
+    use_expansion: bool
+    in_order: bool
+    loras: tuple[Lora, ...]
+
+
+def _prepare_task(
+    texts: _Texts, index: int, seed: int, book: StyleBook, wildcards: Wildcards, expand: Expand | None
+) -> PromptTask:
+    # One generator for everything, drawn from in this order: the same seed has to give the same words.
+    rng = random.Random(seed)
+
+    def fill(text: str) -> str:
+        return fill_wildcards(text, wildcards, rng, index, texts.in_order)
+
+    prompt = pick_from_arrays(fill(texts.positive.main), index)
+    negative_prompt = fill(texts.negative.main)
+    extra = [fill(text) for text in texts.positive.extra]
+    negative_extra = [fill(text) for text in texts.negative.extra]
+    styles = book.choose(texts.styles, rng)
+
+    positive = _positive_texts(prompt, extra, styles)
+    negative = _negative_texts(negative_prompt, negative_extra, styles)
+    expands = texts.use_expansion and expand is not None
+    expansion = expand(prompt, seed) if expands and expand is not None else ""
+    return PromptTask(
+        seed=seed,
+        prompt=prompt,
+        positive=(*positive, expansion) if expands else positive,
+        negative=negative,
+        positive_top_k=len(positive),
+        negative_top_k=len(negative),
+        logged_prompt="\n".join([prompt, *extra]),
+        logged_negative_prompt="\n".join([negative_prompt, *negative_extra]),
+        styles=tuple(style.name for style in styles),
+        use_expansion=texts.use_expansion,
+        expansion=expansion,
+        loras=texts.loras,
+    )
+
+
+def _positive_texts(prompt: str, extra: Sequence[str], styles: Sequence[Style]) -> tuple[str, ...]:
+    """The styled prompts, then the extra lines; the bare prompt first where no style holds it."""
+    styled = [style.apply(prompt) for style in styles]
+    texts = [text for each in styled for text in each.positive]
+    if not any(each.holds_prompt for each in styled):
+        texts.insert(0, prompt)
+    return tuple(text for text in (*texts, *extra) if text) or (prompt,)
+
+
+def _negative_texts(prompt: str, extra: Sequence[str], styles: Sequence[Style]) -> tuple[str, ...]:
+    """The styles' texts, then the request's own main line, then its extra lines."""
+    texts = [text for style in styles for text in style.apply(prompt).negative]
+    return tuple(text for text in (*texts, prompt, *extra) if text) or (prompt,)
+
+
+def _on_disk(lora: Lora | None, names: Sequence[str]) -> tuple[Lora, ...]:
+    """The performance mode's LoRA by its listed name; nothing if it is not on disk."""
+    if lora is None:
+        return ()
+    wanted = PurePosixPath(lora.name).name
+    listed = next((name for name in names if PurePosixPath(name).name == wanted), None)
+    return () if listed is None else (Lora(listed, lora.weight),)
