@@ -46,6 +46,11 @@ class PromptTask:
     loras: tuple[Lora, ...]
     """In the order in which they are merged, the performance mode's last; the same for all pictures of a request."""
 
+    @property
+    def is_expanded(self) -> bool:
+        """Whether the expansion ran; its text, which may be empty, is then the last of the positive ones."""
+        return len(self.positive) > self.positive_top_k
+
 
 def prepare_tasks(
     prompts: Prompts,
@@ -132,12 +137,11 @@ def _prepare_task(
 
     positive = _positive_texts(prompt, extra, styles)
     negative = _negative_texts(negative_prompt, negative_extra, styles)
-    expands = texts.use_expansion and expand is not None
-    expansion = expand(prompt, seed) if expands and expand is not None else ""
+    expansion = expand(prompt, seed) if texts.use_expansion and expand is not None else None
     return PromptTask(
         seed=seed,
         prompt=prompt,
-        positive=(*positive, expansion) if expands else positive,
+        positive=positive if expansion is None else (*positive, expansion),
         negative=negative,
         positive_top_k=len(positive),
         negative_top_k=len(negative),
@@ -145,7 +149,7 @@ def _prepare_task(
         logged_negative_prompt="\n".join([negative_prompt, *negative_extra]),
         styles=tuple(style.name for style in styles),
         use_expansion=texts.use_expansion,
-        expansion=expansion,
+        expansion=expansion or "",
         loras=texts.loras,
     )
 

@@ -1,0 +1,47 @@
+"""The record of a picture, from the stage and the task that made it (specification 08, section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fooocus_core.metadata.record import EXPANSION_STYLE, ImageRecord, RecordedLora
+from fooocus_core.plan import Diffuse
+from fooocus_core.prompts.tasks import PromptTask
+
+
+def describe_image(
+    stage: Diffuse,
+    task: PromptTask,
+    checkpoint_hash: str = "",
+    lora_hash: Callable[[str], str] = lambda name: "",
+    created_by: str = "",
+) -> ImageRecord:
+    """What is told about the picture of one task. ``lora_hash`` gives the hash of a listed LoRA file."""
+    return ImageRecord(
+        seed=task.seed,
+        width_px=stage.width_px,
+        height_px=stage.height_px,
+        checkpoint=stage.models.checkpoint,
+        prompt=task.logged_prompt,
+        negative_prompt=task.logged_negative_prompt,
+        prompt_expansion=task.expansion,
+        full_prompt=task.positive,
+        full_negative_prompt=task.negative,
+        styles=(EXPANSION_STYLE, *task.styles) if task.is_expanded else task.styles,
+        performance=stage.performance,
+        steps=stage.sampling.steps,
+        guidance_scale=stage.guidance.scale,
+        sharpness=stage.guidance.sharpness,
+        adm_positive=stage.guidance.adm_positive,
+        adm_negative=stage.guidance.adm_negative,
+        adm_end=stage.guidance.adm_end,
+        checkpoint_hash=checkpoint_hash,
+        refiner_switch=stage.refiner_switch,
+        adaptive_scale=stage.guidance.adaptive_scale,
+        clip_skip=stage.models.clip_skip,
+        sampler=stage.sampling.sampler,
+        scheduler=stage.sampling.scheduler,
+        vae=stage.models.vae,
+        loras=tuple(RecordedLora(lora.name, lora.weight, lora_hash(lora.name)) for lora in task.loras),
+        created_by=created_by,
+    )
