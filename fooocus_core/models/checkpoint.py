@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -67,24 +68,36 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises ``UnreadableModel`` for a missing, truncated or corrupt file and for a pickle that holds more than tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        with _errors_of(path):
             return _open_safetensors(path)
-        return Checkpoint(path.name, _plain_tensors(_unpickled(path), path.name))
+    return Checkpoint(path.name, _plain_tensors(read_content(path), path.name))
+
+
+def read_content(path: Path) -> Any:
+    """What a weight file holds, as it is nested: a dictionary of tensors for safetensors. Errors as above."""
+    with _errors_of(path):
+        return dict(_open_safetensors(path).tensors) if path.suffix == ".safetensors" else _unpickled(path)
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """The file system's and safetensors' errors as one, without the folder's name in it."""
+    try:
+        yield
     except OSError as error:
         raise UnreadableModel(path.name, error.strerror or "the file cannot be read") from error
+    except SafetensorError as error:
+        raise UnreadableModel(path.name, f"not a complete safetensors file ({error})") from error
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
     if path.stat().st_size == 0:
         raise UnreadableModel(path.name, "the file is empty")
-    try:
-        # The handle may be closed at once: each tensor keeps the mapping alive.
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            return Checkpoint(path.name, tensors, file.metadata() or {})
-    except SafetensorError as error:
-        raise UnreadableModel(path.name, f"not a complete safetensors file ({error})") from error
+    # The handle may be closed at once: each tensor keeps the mapping alive.
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        return Checkpoint(path.name, tensors, file.metadata() or {})
 
 
 def _unpickled(path: Path) -> Any:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fooocus_core.conditioning.adm import select_timed_adm
+from fooocus_core.conditioning.chunks import prompt_chunks
+from fooocus_core.conditioning.encode import EncodedText, TextEncoders
+from fooocus_core.conditioning.inversion import EmbeddingFiles
+from fooocus_core.conditioning.tokenizer import stock_tokenizer
+from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.unet import DiffusionNetwork, load_unet, unet_names
 from tests.golden.vectors import golden_json, golden_tensors
 
@@ -113,3 +120,75 @@ def test_unet_block_by_block() -> None:
         assert output.mean().item() == pytest.approx(probe["mean"], abs=TOLERANCE), probe["block"]
         assert output.std().item() == pytest.approx(probe["std"], abs=TOLERANCE), probe["block"]
         close(output.flatten()[torch.tensor(probe["at_index"])], torch.tensor(probe["values"]))
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+TEXT = golden_json("D_models/text.json")
+TEXT_PREFIXES = {"l": "conditioner.embedders.0.transformer.text_model.", "g": "conditioner.embedders.1.model."}
+TOKEN_TABLES = {"l": "embeddings.token_embedding.weight", "g": "token_embedding.weight"}
+
+
+def token_table(encoder: str) -> Tensor:
+    """The token embedding given by formula: integer phases, sine in double precision, then float32."""
+    table, width = TEXT["token_embedding"], TEXT["config"][encoder]["hidden_size"]
+    t, j = torch.arange(table["rows"])[:, None], torch.arange(width)[None]
+    phase = (t * (table[encoder]["a"] + table[encoder]["b"] * j) + table[encoder]["c"] * j * j) % 9973
+    return (0.6 * torch.sin(2 * torch.pi * phase.double() / 9973)).float()
+
+
+def encoder_weights(encoder: str) -> dict[str, Tensor]:
+    prefix = TEXT_PREFIXES[encoder]
+    stored = golden_tensors("D_models/text_encoders.safetensors").items()
+    weights = {key.removeprefix(prefix): tensor for key, tensor in stored if key.startswith(prefix)}
+    return {**weights, TOKEN_TABLES[encoder]: token_table(encoder)}
+
+
+@cache
+def text_encoders() -> TextEncoders:
+    def loaded(load: Any, encoder: str) -> Any:
+        sizes = TEXT["config"][encoder]
+        head_width = sizes["hidden_size"] // sizes["num_attention_heads"]
+        # float32: the token table is not exact in float16
+        return load(encoder_weights(encoder), "text", device=CPU, dtype=torch.float32, head_width=head_width)
+
+    return TextEncoders(loaded(load_text_l, "l"), loaded(load_text_g, "g"), stock_tokenizer())
+
+
+@cache
+def text_io() -> dict[str, Tensor]:
+    return golden_tensors("D_models/text_io.safetensors")
+
+
+def assert_encoded(encoded: EncodedText, key: str) -> None:
+    close(encoded.context, text_io()[f"{key}/cond"])
+    close(encoded.pooled, text_io()[f"{key}/pooled"])
+
+
+@pytest.mark.parametrize("case", TEXT["tokenize"], ids=lambda case: case["text"][:24])
+@pytest.mark.parametrize(("encoder", "pad"), [("l", 49407), ("g", 0)])
+def test_tokens_and_weights(case: dict[str, Any], encoder: str, pad: int) -> None:
+    chunks = prompt_chunks(case["text"], text_encoders().tokenizer, pad)
+    assert [list(chunk.tokens) for chunk in chunks] == case[encoder]["ids"]
+    not_one = [[[place, w] for place, w in enumerate(chunk.weights) if w != 1.0] for chunk in chunks]
+    assert not_one == case[encoder]["weights_not_one"]
+
+
+@pytest.mark.parametrize("case", TEXT["encode"], ids=lambda case: case["key"])
+def test_text_encoding(case: dict[str, Any]) -> None:
+    encoded = text_encoders().encode(case["text"], case["clip_skip"])
+    assert encoded.context.shape[1] == 77 * case["chunks"]
+    assert_encoded(encoded, case["key"])
+
+
+@pytest.mark.parametrize("case", TEXT["multi"], ids=lambda case: case["key"])
+def test_several_texts(case: dict[str, Any]) -> None:
+    assert_encoded(text_encoders().encode_all(case["texts"], case["pool_top_k"], clip_skip=2), case["key"])
+
+
+@pytest.mark.parametrize("case", TEXT["inversion"], ids=lambda case: case["key"])
+def test_textual_inversion(case: dict[str, Any], tmp_path: Path) -> None:
+    vectors = {f"clip_{encoder}": text_io()[f"inversion/embedding_{encoder}"] for encoder in "lg"}
+    save_file(vectors, tmp_path / f"{case['embedding_name']}.safetensors")
+    encoded = text_encoders().encode(case["text"], case["clip_skip"], EmbeddingFiles([tmp_path]))
+    assert_encoded(encoded, case["key"])

@@ -1,0 +1,128 @@
+"""Texts to what the denoising network reads: token context and pooled vector (specification 02, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fooocus_core.conditioning.chunks import CHUNK_TOKENS, Chunk, Marks, empty_chunk, prompt_chunks
+from fooocus_core.conditioning.inversion import EmbeddingFiles
+from fooocus_core.conditioning.tokenizer import ClipTokenizer
+from fooocus_core.models.text_encoders import ClipTextEncoder
+
+PAD_G = 0
+ROWS_AT_ONCE = 16
+"""Chunks run together: bounds the memory of a very long prompt."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """``context``: ``[1, 77 m, width of L + width of G]``; ``pooled``: ``[1, projection width of G]``; both float32."""
+
+    context: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """SDXL's pair of encoders and the tokenizer they share."""
+
+    l: ClipTextEncoder  # noqa: E741 - the encoder's name in the specification
+    g: ClipTextEncoder
+    tokenizer: ClipTokenizer
+
+    def encode(self, text: str, clip_skip: int, embeddings: EmbeddingFiles | None = None) -> EncodedText:
+        """One text. ``clip_skip`` 1 ... 12 counts layers from the end, 2 being SDXL's custom.
+
+        Should the encoders' chunk counts differ (vectors of an embedding can), the longer context is cut.
+        """
+        context_l, _ = self._with(self.l, "clip_l", self.tokenizer.end_id, text, clip_skip, embeddings)
+        context_g, pooled = self._with(self.g, "clip_g", PAD_G, text, clip_skip, embeddings)
+        length = min(context_l.shape[1], context_g.shape[1])
+        return EncodedText(torch.cat([context_l[:, :length], context_g[:, :length]], dim=-1), pooled)
+
+    def encode_all(
+        self, texts: Sequence[str], pool_top_k: int, clip_skip: int, embeddings: EmbeddingFiles | None = None
+    ) -> EncodedText:
+        """Several texts, each encoded alone: contexts in a row, pooled vectors of the first ``pool_top_k`` summed.
+
+        Raises ``ValueError`` for no texts or ``pool_top_k`` below 1 (specification 01, section 8).
+        """
+        if not texts or pool_top_k < 1:
+            raise ValueError("at least one text must be encoded and pooled")
+        return joined([self.encode(text, clip_skip, embeddings) for text in texts], pool_top_k)
+
+    def _with(
+        self,
+        encoder: ClipTextEncoder,
+        name: str,
+        pad: int,
+        text: str,
+        clip_skip: int,
+        embeddings: EmbeddingFiles | None,
+    ) -> tuple[Tensor, Tensor]:
+        marks = Marks(self.tokenizer.start_id, self.tokenizer.end_id, pad)
+        chunks = prompt_chunks(text, self.tokenizer, pad, embeddings=embeddings, encoder=name, width=encoder.width)
+        return _encode(encoder, chunks, clip_skip, marks)
+
+
+def joined(encoded: Sequence[EncodedText], pool_top_k: int) -> EncodedText:
+    """Contexts concatenated along tokens, the first ``pool_top_k`` pooled vectors summed (not averaged)."""
+    context = torch.cat([text.context for text in encoded], dim=1)
+    return EncodedText(context, torch.stack([text.pooled for text in encoded[:pool_top_k]]).sum(0))
+
+
+def _encode(
+    encoder: ClipTextEncoder, chunks: list[Chunk], clip_skip: int, marks: Marks
+) -> tuple[Tensor, Tensor]:
+    """Context ``[1, 77 m, width]`` and the first chunk's pooled vector ``[1, n]`` (empty for an encoder without)."""
+    weighted = any(chunk.weighted for chunk in chunks)
+    rows = [*chunks, empty_chunk(marks)] if weighted else chunks
+    hidden, pooled = _run(encoder, rows, clip_skip, marks)
+    if weighted:
+        weights = torch.tensor([chunk.weights for chunk in chunks], device=hidden.device)
+        hidden = _emphasised(hidden[:-1], hidden[-1], weights)
+    return hidden.reshape(1, -1, encoder.width), pooled
+
+
+def _run(encoder: ClipTextEncoder, rows: list[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
+    hidden: list[Tensor] = []
+    pooled: list[Tensor] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        batch = [_embedded(encoder, chunk, marks) for chunk in rows[start : start + ROWS_AT_ONCE]]
+        ends = torch.tensor([end for _, end in batch])
+        encoded = encoder.encode(torch.stack([vectors for vectors, _ in batch]), ends, clip_skip)
+        hidden.append(encoded.hidden)
+        if encoded.pooled is not None:
+            pooled.append(encoded.pooled[:1])
+    first = pooled[0] if pooled else torch.empty(1, 0)
+    return torch.cat(hidden), first
+
+
+def _embedded(encoder: ClipTextEncoder, chunk: Chunk, marks: Marks) -> tuple[Tensor, int]:
+    """A chunk's token vectors ``[77, width]`` and the place of its first end mark.
+
+    A vector made for another width is left out, and the chunk padded at its end instead.
+    """
+    fitting = [token for token in chunk.tokens if isinstance(token, int) or token.shape == (encoder.width,)]
+    fitting += [marks.pad] * (CHUNK_TOKENS - len(fitting))
+    vectors = encoder.embed(torch.tensor([token if isinstance(token, int) else 0 for token in fitting]))
+    for place, token in enumerate(fitting):
+        if not isinstance(token, int):
+            vectors[place] = token.to(vectors)
+    return vectors, next(place for place, token in enumerate(fitting) if isinstance(token, int) and token == marks.end)
+
+
+def _emphasised(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
+    """Move weighted tokens away from the empty prompt's, then restore each chunk's mean.
+
+    ``hidden``: ``[chunks, 77, width]``; ``empty``: ``[77, width]``; ``weights``: ``[chunks, 77]``. The mean is
+    restored in every chunk of the text, those without weights too (Fooocus's change).
+    """
+    before = hidden.mean(dim=(1, 2), keepdim=True)
+    moved = empty + (hidden - empty) * weights[:, :, None]
+    moved = torch.where(weights[:, :, None] == 1.0, hidden, moved)
+    return moved * (before / moved.mean(dim=(1, 2), keepdim=True))

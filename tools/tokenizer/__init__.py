@@ -1,0 +1,1 @@
+"""How the packaged CLIP vocabulary is made."""
