@@ -1,0 +1,65 @@
+"""JSON bodies as clients really send them: without a type, under a wrong type, or broken.
+
+The framework alone would refuse the first two and answer 400 to some of the third.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
+
+_BEFORE_AN_OBJECT = b" \t\r\n\xef\xbb\xbf"
+"""Blanks, and the mark that some editors put in front of UTF-8."""
+
+
+class JsonRequest(Request):
+    """A request whose JSON is read strictly: what is no JSON is a ``JSONDecodeError``, whatever is wrong with it."""
+
+    async def json(self) -> Any:
+        """The body as JSON values. ``NaN`` and ``Infinity`` are no JSON, nor is nesting beyond the parser's depth."""
+        body = await self.body()
+        try:
+            return json.loads(body, parse_constant=_refuse_constant)
+        except json.JSONDecodeError:
+            raise
+        except UnicodeDecodeError as error:
+            raise _broken("the text is not UTF-8", body, error.start) from error
+        except RecursionError as error:
+            raise _broken("too many nested levels", body) from error
+        except ValueError as error:
+            raise _broken(str(error), body) from error
+
+
+class LenientRoute(APIRoute):
+    """A route that takes a body which starts with ``{`` for JSON, whatever its type says."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_leniently(request: Request) -> Response:
+            lenient = JsonRequest(request.scope, request.receive)
+            if not _may_be_json(lenient):
+                return await handle(request)
+            if (await lenient.body()).lstrip(_BEFORE_AN_OBJECT).startswith(b"{"):
+                MutableHeaders(scope=lenient.scope)["content-type"] = "application/json"
+            return await handle(lenient)
+
+        return handle_leniently
+
+
+def _may_be_json(request: Request) -> bool:
+    """Multipart bodies are left unread: they may hold large files."""
+    return request.method == "POST" and "multipart/" not in request.headers.get("content-type", "").lower()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _broken(reason: str, body: bytes, position: int = 0) -> json.JSONDecodeError:
+    return json.JSONDecodeError(reason, body.decode("utf-8", "replace"), position)

@@ -1,0 +1,98 @@
+"""Who may call what: the key in ``X-API-KEY``, and how much a caller may send.
+
+Both are plain ASGI middleware in front of the routes, so that a caller without a key is turned away before a byte of
+the body is read, and an endless body is cut off while it arrives.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+KEY_HEADER = "X-API-KEY"
+
+api_key_scheme = APIKeyHeader(name=KEY_HEADER, scheme_name="APIKeyHeader", auto_error=False)
+"""The key as the published document names it; ``ApiKeyGuard`` is what enforces it."""
+
+OPEN_PATHS = frozenset(
+    {"/", "/ping", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+"""Never behind the key: probes, and the pages that explain the rest."""
+
+PICTURE_FOLDERS = ("/files/", "/outputs/")
+"""Open unless a setting closes them: pictures are embedded in pages and fetched by services that have no key."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """``key`` empty: everything is open. ``pictures_need_key``: finished pictures too are only for callers with it."""
+
+    key: str = ""
+    pictures_need_key: bool = False
+
+    def __repr__(self) -> str:
+        return f"Access(key={'***' if self.key else ''!r}, pictures_need_key={self.pictures_need_key})"
+
+    def allows(self, path: str, sent_key: str | None) -> bool:
+        """Whether a caller who sent this key (``None``: none at all) may have this path. Constant time per key."""
+        if not self.key or path in OPEN_PATHS:
+            return True
+        if not self.pictures_need_key and path.startswith(PICTURE_FOLDERS):
+            return True
+        return sent_key is not None and hmac.compare_digest(sent_key.encode("latin-1"), self.key.encode())
+
+
+class ApiKeyGuard:
+    """Answers 403 ``{"detail": "Forbidden"}`` to callers without the key."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._access.allows(scope["path"], Headers(scope=scope).get(KEY_HEADER)):
+            await self._app(scope, receive, send)
+        else:
+            await JSONResponse({"detail": "Forbidden"}, status_code=403)(scope, receive, send)
+
+
+class BodyLimit:
+    """Answers 413 to bodies of more than ``max_bytes``, announced or not, without holding more than that."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._announced(scope) > self._max_bytes:
+            await JSONResponse({"detail": self._too_large().detail}, status_code=413)(scope, receive, send)
+        else:
+            await self._app(scope, self._counted(receive), send)
+
+    def _announced(self, scope: Scope) -> int:
+        length = Headers(scope=scope).get("content-length", "")
+        return int(length) if length.isdecimal() and len(length) < 20 else 0
+
+    def _counted(self, receive: Receive) -> Receive:
+        received_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        return receive_counted
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
