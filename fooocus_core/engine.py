@@ -1,0 +1,55 @@
+"""The engine: holds the models and runs plans. It knows nothing of HTTP, jobs or databases."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
+from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, Started
+from fooocus_core.models.loaded import ModelStore
+from fooocus_core.plan import Plan
+from fooocus_core.prompts.styles import StyleBook
+from fooocus_core.prompts.wildcards import Wildcards
+from fooocus_core.stages.diffuse import run_diffuse
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Engine:
+    """Runs one plan at a time, in the thread that calls it. Models stay loaded between plans."""
+
+    models: ModelStore
+    styles: StyleBook
+    wildcards: Wildcards
+
+    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+        """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
+
+        ``cancel`` is asked before every network call. Closing the iterator ends the plan as well.
+        """
+        yield Started(images=sum(stage.image_number for stage in plan.stages))
+        try:
+            for stage in plan.stages:
+                yield from run_diffuse(stage, plan.output, self.models, self.styles, self.wildcards, cancel)
+        except Interrupted:
+            yield Cancelled()
+        except torch.cuda.OutOfMemoryError:
+            self.unload()
+            yield Failed(str(OutOfMemory("the device has no room for this picture")))
+        except CoreError as error:
+            logger.warning("plan failed: %s", error)
+            yield Failed(str(error))
+        except Exception:
+            logger.exception("plan failed unexpectedly")
+            yield Failed("internal error, see the server's log")
+        else:
+            yield Finished()
+
+    def unload(self) -> None:
+        """Forgets every loaded model and gives the device's memory back."""
+        self.models.unload()

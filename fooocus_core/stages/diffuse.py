@@ -1,0 +1,137 @@
+"""Text to image: the list of steps (specification 01 section 2, 02, 03)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fooocus_core.conditioning.adm import base_adm
+from fooocus_core.conditioning.conditioning import Conditioning
+from fooocus_core.errors import Interrupted
+from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
+from fooocus_core.metadata.record import ImageRecord, RecordedLora
+from fooocus_core.plan import Diffuse, Output
+from fooocus_core.presets.sizes import GRID_PX, Size
+from fooocus_core.prompts.tasks import PromptTask, prepare_stage
+from fooocus_core.sampling.denoiser import GuidanceSettings
+from fooocus_core.sampling.sample import SampleSettings, sample_latents
+
+if TYPE_CHECKING:
+    from fooocus_core.models.loaded import LoadedModel, ModelStore
+    from fooocus_core.prompts.styles import StyleBook
+    from fooocus_core.prompts.wildcards import Wildcards
+
+NO_GUIDANCE_TOLERANCE = 1e-4
+"""How near to 1 a guidance scale makes the negative side a copy of the positive (specification 01, section 8)."""
+
+SAMPLING_SHARE = 0.95
+"""The share of a picture's progress that its steps take; decoding and enlarging take the rest."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides of the guidance."""
+
+    positive: Conditioning
+    negative: Conditioning
+
+
+def run_diffuse(
+    stage: Diffuse,
+    output: Output,
+    models: ModelStore,
+    styles: StyleBook,
+    wildcards: Wildcards,
+    cancel: CancelToken,
+) -> Iterator[Event]:
+    """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled."""
+    yield Progress(0.0, "Loading models ...")
+    _stop_if(cancel)
+    tasks = prepare_stage(stage, styles, wildcards, models.lora_names())
+    model = models.load(stage.models, tasks[0].loras)
+    size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
+    for index, task in enumerate(tasks):
+        yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
+        sides = encode_sides(stage, task, model, size)
+        latents = yield from _sample(stage, output, task, model, sides, size, index, cancel)
+        yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
+        _stop_if(cancel)
+        pixels = model.enlarged(model.decoded(latents), stage.width_px, stage.height_px)
+        yield ImageFinished(index, task.seed, pixels, record_of(stage, task, model))
+
+
+def sampled_size(asked: Size, native_area_px: int | None) -> Size:
+    """The size to sample at: the one asked for, or its shape at a small model's own area, on the latent grid."""
+    if native_area_px is None:
+        return asked
+    stretch = math.sqrt(asked.width_px / asked.height_px)
+    side = math.sqrt(native_area_px)
+    return Size(_on_grid(side * stretch), _on_grid(side / stretch))
+
+
+def _on_grid(length_px: float) -> int:
+    """The nearest multiple of 8 that the sharpness filter can pad: at least 7 latent cells."""
+    return max(7, round(length_px / GRID_PX)) * GRID_PX
+
+
+def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, size: Size) -> Sides:
+    """Both texts with their size vectors; with guidance scale 1 the negative is a copy of the positive."""
+    guidance, clip_skip = stage.guidance, stage.models.clip_skip
+    positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip)
+    negative = positive
+    if abs(guidance.scale - 1) >= NO_GUIDANCE_TOLERANCE:
+        negative = model.text.encode_all(task.negative, task.negative_top_k, clip_skip)
+    return Sides(
+        Conditioning(positive.context, base_adm(positive.pooled, *size, guidance.adm_positive)),
+        Conditioning(negative.context, base_adm(negative.pooled, *size, guidance.adm_negative)),
+    )
+
+
+def _sample(
+    stage: Diffuse,
+    output: Output,
+    task: PromptTask,
+    model: LoadedModel,
+    sides: Sides,
+    size: Size,
+    index: int,
+    cancel: CancelToken,
+) -> Generator[Event, None, torch.Tensor]:
+    """Walks the sampler, telling its steps; returns un-scaled latents ``[1, 4, height / 8, width / 8]``."""
+    guidance = stage.guidance
+    steps = sample_latents(
+        network=interruptible(model.network, cancel),
+        prediction=model.prediction,
+        positive=sides.positive,
+        negative=sides.negative,
+        guidance=GuidanceSettings(guidance.scale, guidance.sharpness, guidance.adaptive_scale, guidance.adm_end),
+        settings=SampleSettings(stage.sampling.sampler, stage.sampling.scheduler, stage.sampling.steps, task.seed),
+        latent=torch.zeros(1, 4, size.height_px // GRID_PX, size.width_px // GRID_PX),
+    )
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as finished:
+            latents: torch.Tensor = finished.value
+            return latents
+        done = (step.index + 1) / max(stage.sampling.steps, step.index + 1)
+        yield Progress(
+            _fraction(stage, index, SAMPLING_SHARE * done),
+            f"Step {step.index + 1}/{stage.sampling.steps} in the {index + 1}-th Sampling",
+            model.preview(step.denoised) if output.preview else None,
+        )
+
+
+def _fraction(stage: Diffuse, index: int, done: float) -> float:
+    return (index + done) / stage.image_number
+
+
+def _stop_if(cancel: CancelToken) -> None:
+    if cancel():
+        raise Interrupted("stopped on request")
