@@ -109,11 +109,6 @@ LISTS: Mapping[str, ListMaker] = MappingProxyType(
 # The sampler proper does not know these two names and walks ``normal``; only the Brownian range honours them.
 UNKNOWN_TO_SAMPLERS = frozenset({"turbo", "align_your_steps"})
 
-SCHEDULER_NAMES: tuple[str, ...] = (
-    "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform",
-    "lcm", "turbo", "align_your_steps", "tcd", "edm_playground_v2.5",
-)  # fmt: skip
-
 
 # ------------------------------------------------------- what a run makes of them
 

@@ -1,0 +1,84 @@
+"""Where every random number of a run comes from (specification 03, section 5).
+
+The noise of the start always comes from the CPU, so one seed gives one start on any device. Noise inside the steps
+comes from ``step_device``: the sampling device, as in the reference, or the CPU where the same picture on every device
+matters more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torchsde  # type: ignore[import-untyped]
+from torch import Tensor
+
+BROWNIAN_TOLERANCE: Final = 1e-6
+BROWNIAN_DIGITS: Final = 6
+
+
+class NoiseSource:
+    """Unit noise of one seed (0 ... 2^64 - 1)."""
+
+    def __init__(self, seed: int, step_device: torch.device) -> None:
+        self.seed = seed
+        self.cpu_generator = torch.Generator().manual_seed(seed)
+        # On the CPU the steps go on where the start stopped; another device has its own generator, freshly seeded.
+        on_cpu = step_device.type == "cpu"
+        self._step_generator = self.cpu_generator if on_cpu else torch.Generator(step_device).manual_seed(seed)
+
+    def initial(self, shape: tuple[int, ...]) -> Tensor:
+        """The noise of the start, float32 on the CPU."""
+        return torch.randn(shape, generator=self.cpu_generator)
+
+    def step(self, like: Tensor) -> Tensor:
+        """The next unit noise inside the steps, of the shape and on the device of ``like``."""
+        generator = self._step_generator
+        return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+
+    def reseed(self, seed: int) -> None:
+        """Start both sequences again from another seed."""
+        self.cpu_generator.manual_seed(seed)
+        self._step_generator.manual_seed(seed)
+
+
+class BrownianNoise:
+    """Increments of one Brownian path over the noise levels, scaled to unit noise (section 5.3).
+
+    A path belongs to one image: two queries of the same interval give the same noise. ``bounds`` is the range of levels
+    that the path covers; beyond it the path stands still while the scaling goes on, so noise fades out there.
+    """
+
+    def __init__(
+        self, seed: int, bounds: tuple[float, float], shape: tuple[int, ...], step_device: torch.device
+    ) -> None:
+        self._low, self._high = (torch.tensor(bound, dtype=torch.float32).item() for bound in bounds)
+        self._seed = seed
+        self._shape = shape
+        self._device = step_device
+        self._path: torchsde.BrownianTree | None = None
+
+    def __call__(self, sigma: Tensor, sigma_next: Tensor, like: Tensor) -> Tensor:
+        """Noise of the step between two levels, on the device of ``like``; steps down and up differ in sign."""
+        rising = bool(sigma_next > sigma)
+        low, high = (sigma, sigma_next) if rising else (sigma_next, sigma)
+        increment = self._increment(self._inside(low.item()), self._inside(high.item())).to(like.device)
+        noise = increment / (high - low).sqrt()
+        return noise if rising else -noise
+
+    def _increment(self, low: float, high: float) -> Tensor:
+        if low == high:
+            return torch.zeros(self._shape, device=self._device)
+        if self._path is None:
+            self._path = self._grow()
+        increment: Tensor = self._path(low, high)
+        return increment
+
+    def _grow(self) -> torchsde.BrownianTree:
+        start = torch.zeros(self._shape, device=self._device)
+        return torchsde.BrownianTree(self._low, start, self._high, entropy=self._seed, tol=BROWNIAN_TOLERANCE)
+
+    def _inside(self, sigma: float) -> float:
+        # The tree rounds its own ends, so they are what a level may not pass.
+        low, high = round(self._low, BROWNIAN_DIGITS), round(self._high, BROWNIAN_DIGITS)
+        return min(max(sigma, low), high)
