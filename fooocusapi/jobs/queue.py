@@ -50,8 +50,15 @@ class UnknownJob(Exception):
         self.job_id = job_id
 
 
+class JournalError(Exception):
+    """The journal cannot be opened, read or written; its text is fit for clients, the cause is for the log."""
+
+
 class Journal(Protocol):
-    """The durable memory of jobs. Every method may block on a disk; ``SqlJournal`` is the real one."""
+    """The durable memory of jobs. Every method may block on a disk and raise ``JournalError``.
+
+    ``fooocusapi.jobs.journal.SqlJournal`` is the real one.
+    """
 
     def add(self, job: Job) -> None: ...
 
@@ -66,10 +73,12 @@ class Journal(Protocol):
     def history(
         self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
     ) -> list[Job]:
-        """Finished jobs by the order in which they ended; ``page`` counts from 0, no size means all."""
+        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all."""
+
+    def count_finished(self) -> int: ...
 
     def finished_beyond(self, keep: int) -> list[Job]:
-        """The finished jobs that are left when the newest ``keep`` are taken away, oldest first."""
+        """The finished jobs that are left when the newest ``keep`` are taken away, oldest first, or the first of them."""
 
     def shared_paths(self, job: Job) -> set[str]:
         """Those of the job's result paths that are results of another job as well."""
@@ -194,8 +203,7 @@ class JobQueue:
     def submit(self, plan: Plan, surface: str, job_type: str, context: Mapping[str, Any]) -> Job:
         """Write a new job down, then queue it. Blocks for one journal entry: call it off the event loop.
 
-        Raises ``QueueFull``, ``QueueClosed`` once the server goes down, and whatever the journal raises; then there
-        is no job.
+        Raises ``QueueFull``, ``QueueClosed`` once the server goes down, and ``JournalError``; then there is no job.
         """
         with self._submitting:
             self._check_room()
@@ -225,7 +233,7 @@ class JobQueue:
                 )
             else:
                 self._restore(job)
-        self._trim()
+        _guarded("trimming the history", self._trim)
 
     # --------------------------------------------------------------------------------------------------- looking
 
@@ -366,10 +374,10 @@ class JobQueue:
             return self.apply(job_id, ImageSaved(index, seed, save()))
 
     def put_back(self, job_id: str) -> None:
-        """Let go of the running job; it is the first to run after the next start. Raises what the journal raises."""
+        """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``."""
         self.apply(job_id, Requeued(orderly=True))
         with self._state:
-            self._running_id = None
+            self._running_id, self._preview = None, None
             self._waiting.appendleft(job_id)
 
     # -------------------------------------------------------------------------------------------------- internals
@@ -443,8 +451,10 @@ class JobQueue:
                 self._unsaved.pop(ended.id, None)
 
     def _trim(self) -> None:
-        if self._limits.history > 0:
-            for job in self._journal.finished_beyond(self._limits.history):
+        if self._limits.history <= 0:
+            return
+        while surplus := self._journal.finished_beyond(self._limits.history):
+            for job in surplus:
                 self._forget(job)
 
     def _forget(self, job: Job) -> None:

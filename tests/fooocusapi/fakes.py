@@ -153,7 +153,10 @@ class HandEngine:
             event = self._events.get(timeout=PATIENCE_S)
             if isinstance(event, Exception):
                 raise event
-            event = Cancelled() if cancel() else event
+            if cancel():
+                self._wants.put(None)
+                yield Cancelled()
+                return
             if is_ending(event):
                 yield event
                 return

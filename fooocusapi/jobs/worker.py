@@ -1,0 +1,159 @@
+"""The worker: one thread that makes the engine, takes the oldest job and plays its plan, again and again.
+
+Nothing that a job, the engine, the disk or the database does ends the thread: the job fails with a reason fit for
+clients, the cause goes to the log, and the next job is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from fooocus_core.errors import CoreError
+from fooocus_core.events import Cancelled, CancelToken, Ending, Event, Failed, Finished, ImageFinished
+from fooocus_core.plan import Plan
+from fooocusapi.jobs.job import Job, Taken
+from fooocusapi.jobs.queue import Assignment, JobQueue, JournalError
+from fooocusapi.services import EngineStatus
+
+logger = logging.getLogger(__name__)
+
+ENGINE_LOST = "the engine could not be started"
+JOURNAL_LOST = "the journal of jobs could not be written"
+PICTURE_LOST = "the picture could not be saved"
+UNFORESEEN = "an unexpected error stopped the job"
+
+
+class Engine(Protocol):
+    """What the worker asks of ``fooocus_core.engine.Engine``."""
+
+    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]: ...
+
+    def unload(self) -> None:
+        """Give the device's memory back; the next plan loads again."""
+
+
+class ImageStore(Protocol):
+    """What the worker asks of ``fooocusapi.images.outputs.OutputStore``."""
+
+    def save(self, job: Job, event: ImageFinished) -> str:
+        """Write one picture, whole or not at all; its path as ``ResultImage`` holds it."""
+
+
+class Worker:
+    """Runs the queue's jobs one after another. Also the ``EngineControl`` of the HTTP side."""
+
+    def __init__(self, queue: JobQueue, store: ImageStore, make_engine: Callable[[], Engine]) -> None:
+        """``make_engine`` is called on the worker's thread, where its heavy imports delay nobody."""
+        self._queue = queue
+        self._store = store
+        self._make_engine = make_engine
+        self._engine: Engine | None = None
+        self._status = EngineStatus("starting")
+        self._engine_in_use = threading.Lock()
+        self._letting_go = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work; once."""
+        self._thread.start()
+
+    def stop(self, finish_within_s: float, let_go_within_s: float) -> bool:
+        """Take no job any more and wait for the end of the thread; whether it came.
+
+        The running job has ``finish_within_s`` to end by itself; then it is interrupted, which takes one step and
+        shall take no more than ``let_go_within_s``, and put back to be run after the next start.
+        """
+        self._queue.close()
+        if not self._thread.is_alive():
+            return True
+        self._thread.join(finish_within_s)
+        self._letting_go.set()
+        self._thread.join(let_go_within_s)
+        return not self._thread.is_alive()
+
+    def status(self) -> EngineStatus:
+        """How the engine is; answered from memory."""
+        return self._status
+
+    def unload(self) -> None:
+        """Give the device's memory back; blocks until a running job has ended."""
+        with self._engine_in_use:
+            if self._engine is not None:
+                self._engine.unload()
+
+    def _work(self) -> None:
+        with self._engine_in_use:
+            self._have_engine()
+        while (assignment := self._queue.take()) is not None:
+            self._end(assignment, self._outcome(assignment))
+
+    def _have_engine(self) -> Engine | None:
+        """The engine, made if there is none. A failure is not for ever: the next job tries again."""
+        if self._engine is None:
+            try:
+                self._engine = self._make_engine()
+                self._status = EngineStatus("ready")
+            except BaseException as error:  # Whatever a broken installation raises, SystemExit included.
+                logger.exception("the engine could not be made")
+                self._status = EngineStatus("unhealthy", _reason(error, ENGINE_LOST))
+        return self._engine
+
+    def _outcome(self, assignment: Assignment) -> Ending:
+        """How the job ended, whatever happened."""
+        try:
+            with self._engine_in_use:
+                return self._play(assignment)
+        except JournalError:
+            logger.exception("job %s cannot be recorded", assignment.job.id)
+            return Failed(JOURNAL_LOST)
+        except BaseException as error:  # An exception that got out of here would leave every later job waiting.
+            logger.exception("job %s stopped on an error", assignment.job.id)
+            return Failed(_reason(error, UNFORESEEN))
+
+    def _play(self, assignment: Assignment) -> Ending:
+        job = self._queue.apply(assignment.job.id, Taken())
+        engine = self._have_engine()
+        if engine is None or job.plan is None:
+            return Failed(self._status.reason or UNFORESEEN)
+        for event in engine.run(job.plan, self._asked_to_stop(assignment)):
+            if isinstance(event, ImageFinished):
+                if not self._saved(job, event):
+                    return Failed(PICTURE_LOST)
+            elif isinstance(event, (Finished, Failed, Cancelled)):
+                return event
+            else:
+                self._queue.apply(job.id, event)
+        logger.error("the plan of job %s ran out without an ending", job.id)
+        return Failed(UNFORESEEN)
+
+    def _saved(self, job: Job, event: ImageFinished) -> bool:
+        try:
+            self._queue.apply_image(job.id, event.index, event.seed, lambda: self._store.save(job, event))
+        except JournalError:
+            raise
+        except Exception:
+            logger.exception("picture %d of job %s could not be saved", event.index, job.id)
+            return False
+        return True
+
+    def _asked_to_stop(self, assignment: Assignment) -> CancelToken:
+        return lambda: assignment.cancel() or self._letting_go.is_set()
+
+    def _end(self, assignment: Assignment, ending: Ending) -> None:
+        """Write the ending down; a job that only the shutdown interrupted waits again instead."""
+        interrupted = isinstance(ending, Cancelled) and not assignment.cancel()
+        try:
+            if interrupted:
+                self._queue.put_back(assignment.job.id)
+            else:
+                self._queue.apply(assignment.job.id, ending)
+        except Exception:
+            logger.exception("the end of job %s could not be told", assignment.job.id)
+
+
+def _reason(error: BaseException, otherwise: str) -> str:
+    """Errors of the core are written for clients, all others are not."""
+    return str(error) if isinstance(error, CoreError) else otherwise
