@@ -18,6 +18,7 @@ from fooocus_core.conditioning.chunks import prompt_chunks
 from fooocus_core.conditioning.encode import EncodedText, TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
+from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.unet import DiffusionNetwork, load_unet, unet_names
 from tests.golden.vectors import golden_json, golden_tensors
@@ -192,3 +193,89 @@ def test_textual_inversion(case: dict[str, Any], tmp_path: Path) -> None:
     save_file(vectors, tmp_path / f"{case['embedding_name']}.safetensors")
     encoded = text_encoders().encode(case["text"], case["clip_skip"], EmbeddingFiles([tmp_path]))
     assert_encoded(encoded, case["key"])
+
+
+# --- autoencoder --------------------------------------------------------------------------------------------------
+
+VAE = golden_json("D_models/vae.json")
+
+
+@cache
+def vae_io() -> dict[str, Tensor]:
+    return golden_tensors("D_models/vae_io.safetensors")
+
+
+@cache
+def autoencoder() -> Autoencoder:
+    stored = golden_tensors("D_models/vae.safetensors").items()
+    weights = {key.removeprefix("first_stage_model."): tensor for key, tensor in stored}
+    return load_autoencoder(weights, "vae.safetensors", device=CPU, dtype=torch.float32)
+
+
+def chw(name: str) -> Tensor:
+    """A recorded picture ``[1, H, W, 3]`` as ``[1, 3, H, W]`` in [0, 1]."""
+    picture = vae_io()[name].movedim(3, 1)
+    return picture if picture.is_floating_point() else picture.float() / 255
+
+
+def tilings(case: dict[str, Any], order: str) -> tuple[tuple[int, int], ...]:
+    x, y = case["tile_x"], case["tile_y"]
+    wide, tall = (2 * x, y // 2), (x // 2, 2 * y)
+    return ((x, y), wide, tall) if order == "encode" else (tall, wide, (x, y))
+
+
+def test_decode() -> None:
+    close(autoencoder().decode_raw(vae_io()["latent"]), vae_io()["decoded_raw"])
+    close(autoencoder().decode(vae_io()["latent"]).movedim(1, 3), vae_io()["decoded"])
+
+
+def test_encode() -> None:
+    mean, log_variance = autoencoder().moments(chw("pixels") * 2 - 1)
+    close(torch.cat([mean, log_variance], 1), vae_io()["moments"])
+    encoded = autoencoder().encode(chw("pixels"), vae_io()["encode_randn"])
+    close(encoded, vae_io()["encoded_sample"])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "seed", "expected"),
+    [("pixels", "encode_seed", "encoded_sample"), ("odd_pixels", "odd_encode_seed", "odd_encoded_sample")],
+)
+def test_encode_with_the_global_generator(pixels: str, seed: str, expected: str) -> None:
+    torch.manual_seed(VAE[seed])
+    close(autoencoder().encode(chw(pixels)), vae_io()[expected])
+
+
+def test_encode_for_inpainting() -> None:
+    pixels, mask = chw("pixels"), vae_io()["inpaint_mask"].round()[:, None]
+    torch.manual_seed(VAE["inpaint_encode_seed"])
+    close(autoencoder().encode(pixels * (1 - mask) + 0.5 * mask), vae_io()["inpaint_latent"])
+
+
+def test_tiled_decode() -> None:
+    case = VAE["tiled_decode"]
+    decoded = autoencoder().decode_tiled(vae_io()["tile_latent"], tilings(case, "decode"), case["overlap"])
+    close(decoded.movedim(1, 3), vae_io()["tile_decoded"])
+
+
+@pytest.mark.parametrize("case", VAE["tiled_decode_sizes"], ids=lambda case: case["key"])
+def test_tiled_decode_sizes(case: dict[str, Any]) -> None:
+    decoded = autoencoder().decode_tiled(vae_io()[f"{case['key']}/latent"], tilings(case, "decode"), case["overlap"])
+    close(decoded.movedim(1, 3)[:, ::3, ::3], vae_io()[f"{case['key']}/decoded_every3"])
+
+
+def test_tiled_encode() -> None:
+    case = VAE["tiled_encode"]
+    torch.manual_seed(case["seed"])
+    encoded = autoencoder().encode_tiled(
+        chw("tile_pixels"), tiles=tilings(case, "encode"), overlap=case["overlap"]
+    )
+    close(encoded, vae_io()["tile_encoded"])
+
+
+@pytest.mark.parametrize("case", VAE["tiled_encode_sizes"], ids=lambda case: case["key"])
+def test_tiled_encode_sizes(case: dict[str, Any]) -> None:
+    torch.manual_seed(case["seed"])
+    encoded = autoencoder().encode_tiled(
+        chw(f"{case['key']}/pixels_u8"), tiles=tilings(case, "encode"), overlap=case["overlap"]
+    )
+    close(encoded, vae_io()[f"{case['key']}/encoded"])
