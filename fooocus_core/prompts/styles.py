@@ -129,7 +129,7 @@ def _style(entry: object) -> Style | None:
     if not isinstance(entry, dict):
         return None
     name = entry.get("name")
-    texts = [entry.get(key) or "" for key in ("prompt", "negative_prompt")]
+    texts = ["" if entry.get(key) is None else entry[key] for key in ("prompt", "negative_prompt")]
     if not isinstance(name, str) or not name.strip() or not all(isinstance(text, str) for text in texts):
         return None
     return Style(display_name(name), *texts)

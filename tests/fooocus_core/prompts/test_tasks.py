@@ -1,0 +1,87 @@
+"""The order of seeds, LoRAs and texts over the pictures of a request."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fooocus_core.metadata.describe import describe_image
+from fooocus_core.plan import Diffuse, Lora, Models, Prompts
+from fooocus_core.prompts.styles import Style, StyleBook
+from fooocus_core.prompts.tasks import prepare_stage, prepare_tasks
+from fooocus_core.prompts.wildcards import Wildcards
+
+NO_WORDS = Wildcards(())
+BOOK = StyleBook([Style("Plain", "{prompt}, plainly", "ornate")])
+
+
+def _stage(**fields: object) -> Diffuse:
+    values: dict[str, object] = {
+        "models": Models("base.safetensors"),
+        "prompts": Prompts("a boat", "ugly", ("Fooocus V2", "Plain")),
+        "width_px": 512,
+        "height_px": 640,
+        "seed": 7,
+        "image_number": 2,
+    }
+    return Diffuse(**{**values, **fields})  # type: ignore[arg-type]
+
+
+@given(
+    prompt=st.text(max_size=60),
+    negative=st.text(max_size=60),
+    styles=st.lists(st.sampled_from(["Plain", "Random Style", "Fooocus V2", "Nope"]), max_size=4),
+    seed=st.integers(0, 2**63 - 1),
+    count=st.integers(1, 4),
+    increment=st.booleans(),
+)
+def test_any_prompt_gives_complete_tasks(
+    prompt: str, negative: str, styles: list[str], seed: int, count: int, increment: bool
+) -> None:
+    tasks = prepare_tasks(
+        Prompts(prompt, negative, tuple(styles)),
+        seed=seed,
+        image_number=count,
+        seed_increment=increment,
+        styles=BOOK,
+        wildcards=NO_WORDS,
+    )
+    assert [task.seed for task in tasks] == [(seed + index * increment) % 2**63 for index in range(count)]
+    for task in tasks:
+        assert len(task.positive) == task.positive_top_k >= 1
+        assert len(task.negative) == task.negative_top_k >= 1
+        assert not task.is_expanded
+
+
+def test_the_expansion_is_noted_and_run_only_where_there_is_one() -> None:
+    without, _ = prepare_stage(_stage(), BOOK, NO_WORDS, [])
+    assert (without.use_expansion, without.is_expanded, without.expansion) == (True, False, "")
+    first, second = prepare_stage(_stage(), BOOK, NO_WORDS, [], expand=lambda prompt, seed: f"{prompt} {seed}")
+    assert first.positive == ("a boat, plainly", "a boat 7")
+    assert second.positive == ("a boat, plainly", "a boat 8")
+    assert first.positive_top_k == 1
+
+
+def test_the_mode_s_lora_comes_last_does_not_count_and_needs_its_file() -> None:
+    models = Models("base.safetensors", loras=(Lora("own.safetensors", 0.3),), performance_lora=Lora("fast.st", 1.0))
+    stage = _stage(models=models, prompts=Prompts("a <lora:ink:0.5> <lora:fast:2> boat", max_loras=2))
+    names = ["ink.safetensors", "sub/fast.st", "own.safetensors"]
+    assert prepare_stage(stage, BOOK, NO_WORDS, names)[0].loras == (
+        Lora("own.safetensors", 0.3),
+        Lora("ink.safetensors", 0.5),
+        Lora("sub/fast.st", 1.0),
+    )
+    assert Lora("fast.st", 1.0) not in prepare_stage(stage, BOOK, NO_WORDS, names[:1])[0].loras
+
+
+def test_the_record_of_a_picture_tells_what_was_encoded() -> None:
+    stage = _stage(models=Models("base.safetensors", loras=(Lora("own.safetensors", 0.3),)))
+    _, task = prepare_stage(stage, BOOK, NO_WORDS, [], expand=lambda prompt, seed: "more")
+    record = describe_image(stage, task, checkpoint_hash="aa", lora_hash=lambda name: name[:3])
+    assert record.seed == 8
+    assert record.full_prompt == ("a boat, plainly", "more")
+    assert record.full_negative_prompt == ("ornate", "ugly")
+    assert record.styles == ("Fooocus V2", "Plain")
+    assert (record.prompt, record.negative_prompt) == ("a boat", "ugly")
+    assert [(lora.name, lora.file_hash) for lora in record.loras if lora] == [("own.safetensors", "own")]
+    assert (record.width_px, record.height_px, record.checkpoint_hash) == (512, 640, "aa")
