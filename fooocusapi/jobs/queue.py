@@ -78,7 +78,7 @@ class Journal(Protocol):
     def count_finished(self) -> int: ...
 
     def finished_beyond(self, keep: int) -> list[Job]:
-        """The finished jobs that are left when the newest ``keep`` are taken away, oldest first, or the first of them."""
+        """The finished jobs except the newest ``keep``, oldest first, or the first of them."""
 
     def shared_paths(self, job: Job) -> set[str]:
         """Those of the job's result paths that are results of another job as well."""

@@ -1,0 +1,149 @@
+"""Every setting of the server in one record, read once at the start. Nothing else looks at the environment.
+
+Flags stand above variables, variables above the defaults. Each field is the variable ``FOOOCUSAPI_<NAME>``; the two
+names that older set-ups carry, ``API_PORT`` and ``FOOOCUS_DB_CONF``, are known as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FOOOCUSAPI_"
+
+LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+WEB = ("http://", "https://")
+ANY_HOST = ("0.0.0.0", "::")
+
+
+class BadSettings(Exception):
+    """Settings that cannot be used; the text names each one and what is wrong with it, never a value."""
+
+
+def _variable(name: str, older: str) -> AliasChoices:
+    return AliasChoices(f"{PREFIX}{name.upper()}", older, name)
+
+
+class Settings(BaseSettings):
+    """How one server runs. Paths are relative to the working folder."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(
+        8888, ge=0, le=65535, validation_alias=_variable("port", "API_PORT"), description="port, never + 1"
+    )
+    base_url: str = Field("", description="prefix of the links to pictures; empty: http://<host>:<port>")
+    log_level: LogLevel = "info"
+
+    queue_size: int = Field(100, ge=1, description="waiting plus running jobs beyond which a request is refused")
+    queue_history: int = Field(0, ge=0, description="finished jobs kept, pictures included; 0 keeps all")
+    webhook_url: str = Field("", repr=False, description="told of every ended job whose request names no other")
+    persistent: bool = Field(False, description="answer job-history from the database")
+    database_url: str = Field(
+        "",
+        repr=False,
+        validation_alias=_variable("database_url", "FOOOCUS_DB_CONF"),
+        description="the journal's database; empty: journal.db in the outputs folder",
+    )
+    shutdown_grace_s: float = Field(5.0, ge=0, description="how long the running job may take to end at shutdown")
+
+    apikey: SecretStr = Field(SecretStr(""), description="the key callers send as X-API-KEY; empty: open to all")
+    pictures_need_key: bool = Field(False, description="close finished pictures to callers without the key as well")
+
+    preset: str = Field("", description="the preset of requests that name none; empty: chosen by what is on disk")
+    models_root: Path = Path("models")
+    output_path: Path = Path("outputs")
+    config_path: Path = Field(
+        Path("config.txt"), validation_alias=_variable("config_path", "config_path"), description="Fooocus's own file"
+    )
+
+    max_body_bytes: int = Field(256 * 2**20, ge=1024, description="largest request body")
+    max_prompt_bytes: int = Field(80_000, ge=1, description="longest prompt, as UTF-8")
+    max_side_px: int = Field(4096, ge=64, description="longest side of a picture")
+    max_pixels: int = Field(2048 * 2048, ge=64 * 64, description="largest area of a picture")
+    bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
+
+    device: Device = "auto"
+    gpu_device_id: int = Field(0, ge=0, description="which of several graphics cards")
+    precision: Precision = Field("auto", description="of the denoising network")
+    vae_precision: Precision = Field("auto", description="of the autoencoder")
+    cpu_threads: int = Field(0, ge=0, description="threads of the renderer on a CPU; 0: its own choice")
+
+    @field_validator("base_url", "webhook_url", mode="after")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        stripped = value.strip()
+        if stripped and not stripped.lower().startswith(WEB):
+            raise ValueError("must begin with http:// or https://")
+        return stripped
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def public_url(self) -> str:
+        """The prefix of links, without a final slash: configured, or made of host and port, never from a request."""
+        return self.base_url.rstrip("/") or f"http://{_authority(self.host)}:{self.port}"
+
+    @property
+    def journal_url(self) -> str:
+        """The database of the journal as SQLAlchemy names it."""
+        return self.database_url or f"sqlite:///{(self.output_path / 'journal.db').absolute().as_posix()}"
+
+
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """The settings from flags (by field name), environment and defaults. Raises ``BadSettings``."""
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        lines = (f"{_setting_of(entry['loc'])}: {entry['msg']}" for entry in error.errors(include_input=False))
+        raise BadSettings("\n".join(lines)) from None
+
+
+def without_server_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for a server that shall share nothing with the user's own but models and device."""
+    kept = {f"{PREFIX}{name.upper()}" for name in _SHARED_WITH_DEMO}
+    ours = {"API_PORT", "FOOOCUS_DB_CONF"}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ours and (not name.upper().startswith(PREFIX) or name.upper() in kept)
+    }
+
+
+_SHARED_WITH_DEMO = (
+    "models_root",
+    "config_path",
+    "preset",
+    "device",
+    "gpu_device_id",
+    "precision",
+    "vae_precision",
+    "cpu_threads",
+)
+
+
+def _authority(host: str) -> str:
+    """A host as it stands in an address; "every interface" is reached as the local one."""
+    if host in ANY_HOST:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _setting_of(loc: Iterable[int | str]) -> str:
+    """``--port / FOOOCUSAPI_PORT``, whichever of its names the value came by."""
+    name = str(next(iter(loc), "settings"))
+    field = {"API_PORT": "port", "FOOOCUS_DB_CONF": "database_url"}.get(name, name.removeprefix(PREFIX).lower())
+    return f"--{field.replace('_', '-')} / {PREFIX}{field.upper()}"
