@@ -19,7 +19,8 @@ from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, Text, asked
 
 MAX_STYLES = 1000
-MAX_LORAS_USED = 5
+MAX_LORA_SLOTS = 100
+"""As many as a preset can allow; how many of them count is the preset's word, five where it says nothing."""
 
 
 class PerformanceSelection(LenientEnum):
@@ -110,7 +111,7 @@ def _read_lora(entry: Any) -> Any:
 def _read_loras(value: Any) -> Any:
     """The list, also as JSON text; what lies beyond the slots that are used is not looked at."""
     value = _read_json_text(value)
-    return [_read_lora(entry) for entry in value[:MAX_LORAS_USED]] if isinstance(value, list) else value
+    return [_read_lora(entry) for entry in value[:MAX_LORA_SLOTS]] if isinstance(value, list) else value
 
 
 def _read_styles(value: Any) -> Any:
@@ -324,7 +325,7 @@ class CommonRequest(LenientModel):
     )
     loras: Annotated[list[Lora] | None, BeforeValidator(_read_loras)] = asked(
         [{"enabled": True, "model_name": "sd_xl_offset_example-lora_1.0.safetensors", "weight": 0.1}],
-        f"LoRA slots; the first {MAX_LORAS_USED} count. `[]` is none.",
+        "LoRA slots; the first five count, or as many as the preset says. `[]` is none.",
         example=[{"enabled": True, "model_name": "sd_xl_offset_example-lora_1.0.safetensors", "weight": 0.1}],
     )
     advanced_params: Annotated[AdvancedParams, BeforeValidator(_read_advanced)] = Field(
