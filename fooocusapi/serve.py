@@ -1,0 +1,147 @@
+"""One server process from the open port to the orderly end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from fooocusapi.doorway import App, Doorway
+from fooocusapi.flags import CommandLine
+from fooocusapi.settings import LogLevel, Settings
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+LINGERING_S = 3
+"""How long open connections may take to end once the jobs are settled."""
+
+Announce = Callable[[Settings], None]
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on."""
+
+
+def configure_logging(level: LogLevel) -> None:
+    """All loggers to standard error, one line a record."""
+    logging.addLevelName(5, "TRACE")
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+    # What they tell is told by our own records, once and with less noise.
+    for noisy in ("httpx", "httpcore", "uvicorn.error", "PIL"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def name_ignored_flags(line: CommandLine) -> None:
+    """One line for the flags that are accepted in vain, one for those that nobody knows."""
+    if line.without_effect:
+        logger.info("flags without effect here: %s", " ".join(line.without_effect))
+    if line.unknown:
+        logger.warning("unknown flags ignored: %r", " ".join(line.unknown))
+
+
+def serve(settings: Settings, announce: Announce) -> int:
+    """Listen until a signal comes; 0 after an orderly end, 1 when the application could not start.
+
+    Raises ``PortTaken``.
+    """
+    listener = _listen(settings.host, settings.port)
+    bound = settings.model_copy(update={"port": listener.getsockname()[1]})
+    return _Process(bound, announce).run(listener)
+
+
+class _Process:
+    """The parts of one server process, and who tells whom about its end."""
+
+    def __init__(self, settings: Settings, announce: Announce) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._drain: Callable[[], None] = _nothing
+        self._failed = False
+        door = Doorway(self._load, self._give_up)
+        config = uvicorn.Config(
+            door,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=LINGERING_S,
+        )
+        self._server = _DrainingServer(config, lambda: self._drain())
+
+    def run(self, listener: socket.socket) -> int:
+        self._server.run(sockets=[listener])
+        return 1 if self._failed else 0
+
+    def _load(self) -> App:
+        """The application, on a thread; everything heavy is imported here."""
+        self._announce(self._settings)
+        from fooocusapi.app import create_app
+        from fooocusapi.runtime import Runtime
+
+        runtime = Runtime(self._settings)
+        self._drain = runtime.drain
+        return create_app(self._settings, runtime.open)
+
+    def _give_up(self) -> None:
+        self._failed = True
+        self._server.should_exit = True
+
+
+class _DrainingServer(uvicorn.Server):
+    """Settles the jobs before it closes the port: clients can see the last of theirs end.
+
+    The framework's own handler would also send the signal to the process again at the end, which then would not end
+    with 0.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal asks for an orderly end, the second for a quick one."""
+        if self._draining:
+            self.force_exit = sig == signal.SIGINT
+            self.should_exit = True
+            return
+        self._draining = True
+        threading.Thread(target=self._drain_and_exit, name="shutdown").start()
+
+    def _drain_and_exit(self) -> None:
+        logger.info("shutting down")
+        try:
+            self._drain()
+        except Exception:
+            logger.exception("the jobs could not be settled")
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket: from here on, clients are queued by the system instead of refused."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":  # Elsewhere the option would let two servers share the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise PortTaken(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _nothing(*_: Any) -> None:
+    """Before the application is loaded there is nothing to settle."""
