@@ -256,4 +256,7 @@ def _text(field: str, asked: str | None, default: str) -> str:
     text = default if asked is None else asked
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(field, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+    # JSON can spell half a surrogate pair, which is in no file and in no tokenizer's vocabulary.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequest(field, "holds half of a surrogate pair, which is no character")
     return text

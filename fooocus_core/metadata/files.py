@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 QUALITY: Final = 95
 """Of JPEG and lossy WebP."""
 
@@ -28,6 +31,7 @@ MAKER_NOTE_TAG: Final = 0x927C
 USER_COMMENT_TAG: Final = 0x9286
 
 _JPEG_EXIF_PREFIX: Final = b"Exif\x00\x00"
+_JPEG_SEGMENT_BYTES: Final = 65_533
 _ASCII_TYPE: Final = 2
 _HEADER_BYTES: Final = 8
 _ENTRY_BYTES: Final = 12
@@ -52,8 +56,7 @@ def encode_image(
         case "png":
             image.save(buffer, "PNG", pnginfo=_png_chunks(texts))
         case "jpeg" | "jpg":
-            exif = _JPEG_EXIF_PREFIX + exif_block(texts)
-            image.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True, exif=exif)
+            image.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True, exif=_jpeg_exif(texts))
         case "webp":
             image.save(buffer, "WEBP", quality=QUALITY, lossless=False, exif=exif_block(texts))
     return buffer.getvalue()
@@ -68,6 +71,15 @@ def exif_block(texts: tuple[str, str] | None) -> bytes:
         return _tiff([])
     text, scheme = texts
     return _tiff([(SOFTWARE_TAG, VERSION), (MAKER_NOTE_TAG, scheme), (USER_COMMENT_TAG, text)])
+
+
+def _jpeg_exif(texts: tuple[str, str] | None) -> bytes:
+    """The block as JPEG holds it; an empty one for a text that its segments have no room for."""
+    exif = _JPEG_EXIF_PREFIX + exif_block(texts)
+    if len(exif) <= _JPEG_SEGMENT_BYTES:
+        return exif
+    log.warning("metadata left out, too long for JPEG: %d bytes", len(exif))
+    return _JPEG_EXIF_PREFIX + exif_block(None)
 
 
 def _png_chunks(texts: tuple[str, str] | None) -> PngInfo | None:

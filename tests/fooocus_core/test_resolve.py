@@ -194,6 +194,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ("loras", (Lora("ink.safetensors", 2.5),)),
         ("loras", (Lora("gone", NAN),)),
         ("prompt", "x" * (MAX_PROMPT_CHARACTERS + 1)),
+        ("prompt", "half \ud83e"),
         ("negative_prompt", "x" * (MAX_PROMPT_CHARACTERS + 1)),
     ],
 )

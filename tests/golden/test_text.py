@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fooocus_core.metadata.files import encode_image
+from fooocus_core.metadata.read import FileNames, SavedMetadata, parse_metadata, read_metadata
 from fooocus_core.metadata.record import ImageRecord, RecordedLora
 from fooocus_core.metadata.schemes import metadata_text
 from fooocus_core.plan import Lora, Prompts
@@ -303,3 +304,22 @@ def _png_chunks(encoded: bytes) -> list[tuple[str, bytes]]:
         chunks.append((encoded[start + 4 : start + 8].decode(), encoded[start + 8 : start + 8 + length]))
         start += length + 12
     return chunks
+
+
+FILE_NAMES = FileNames(FILES["model_files"], FILES["lora_files"], FILES["vae_files"])
+
+
+@pytest.mark.parametrize("case", FILES["files"], ids=lambda case: case["file"])
+def test_metadata_read_back(case: dict[str, Any]) -> None:
+    saved = read_metadata((GOLDEN_DIR / FOLDER / case["file"]).read_bytes())
+    if case["read_scheme"] is None:
+        assert saved is None
+        return
+    assert saved == (case["read_parameters"], case["read_scheme"])
+    assert parse_metadata(saved, FILE_NAMES, STYLES) == case["parsed"]
+
+
+@pytest.mark.parametrize("case", FILES["parse"])
+def test_metadata_parsed(case: dict[str, Any]) -> None:
+    saved = SavedMetadata(case["text"] if case["scheme"] == "a1111" else case["data"], case["scheme"])
+    assert parse_metadata(saved, FILE_NAMES, STYLES) == case["out"]
