@@ -81,8 +81,9 @@ def prepare_tasks(
         in_order=prompts.read_wildcards_in_order,
         loras=merged + _on_disk(performance_lora, lora_names),
     )
+    words = wildcards.reread()
     return [
-        _prepare_task(texts, index, (seed + index * seed_increment) % SEED_COUNT, styles, wildcards, expand)
+        _prepare_task(texts, index, (seed + index * seed_increment) % SEED_COUNT, styles, words, expand)
         for index in range(image_number)
     ]
 

@@ -24,14 +24,19 @@ _MAX_CHARACTERS: Final = 100_000
 class Wildcards:
     """The wildcard files of some folders, the first folder's first.
 
-    Files are listed when this is made and read when they are first used: made anew for each job, it follows edits.
+    Files are listed when this is made and read when they are first used.
     """
 
     def __init__(self, folders: Sequence[Path] = (BUNDLED_FOLDER,)) -> None:
+        self._folders = tuple(folders)
         self._files: dict[str, Path] = {}
         self._lines: dict[str, list[str]] = {}
         for path in (path for folder in folders for path in list_files(folder, ".txt")):
             self._files.setdefault(path.stem, path)
+
+    def reread(self) -> Wildcards:
+        """The same folders as they are now: what is edited while the server runs counts from the next job on."""
+        return Wildcards(self._folders)
 
     @property
     def names(self) -> list[str]:

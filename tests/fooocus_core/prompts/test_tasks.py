@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,3 +87,11 @@ def test_the_record_of_a_picture_tells_what_was_encoded() -> None:
     assert (record.prompt, record.negative_prompt) == ("a boat", "ugly")
     assert [(lora.name, lora.file_hash) for lora in record.loras if lora] == [("own.safetensors", "own")]
     assert (record.width_px, record.height_px, record.checkpoint_hash) == (512, 640, "aa")
+
+
+def test_edited_words_count_from_the_next_job_on(tmp_path: Path) -> None:
+    words = Wildcards((tmp_path,))
+    stage = _stage(prompts=Prompts("a __boat__"))
+    for word in ("raft", "ship"):
+        (tmp_path / "boat.txt").write_text(word, encoding="utf-8")
+        assert prepare_stage(stage, BOOK, words, [])[0].prompt == f"a {word}"
