@@ -77,26 +77,36 @@ class Services:
 
 
 class Opening:
-    """The services once they are open. Made on the event loop that will wait for it."""
+    """The services once they are open. Belongs to one application and its event loop."""
 
     def __init__(self, open_services: Callable[[], Services]) -> None:
-        self._task = asyncio.create_task(asyncio.to_thread(open_services))
+        """``open_services`` is called on a thread when the application starts."""
+        self._open_services = open_services
+        self._started = asyncio.Event()
+        self._task: asyncio.Task[Services] | None = None
+
+    def start(self) -> None:
+        """Begins to open; on the event loop."""
+        self._task = asyncio.create_task(asyncio.to_thread(self._open_services))
         self._task.add_done_callback(_log_failure)
+        self._started.set()
 
     @property
     def opened(self) -> Services | None:
         """The services, or ``None`` while they open and after they failed to."""
-        return self._task.result() if self._task.done() and self.failure is None else None
+        task = self._task
+        return task.result() if task is not None and task.done() and not self.has_failed else None
 
     @property
-    def failure(self) -> BaseException | None:
-        """Why the services could not be opened."""
-        if not self._task.done():
-            return None
-        return asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
+    def has_failed(self) -> bool:
+        """Whether there will be no services."""
+        task = self._task
+        return task is not None and task.done() and (task.cancelled() or task.exception() is not None)
 
     async def wait(self) -> Services:
         """The services; raises ``NotOpened`` when they cannot be had. A caller who goes away stops nothing."""
+        await self._started.wait()
+        assert self._task is not None
         await asyncio.wait([self._task])
         services = self.opened
         if services is None:
@@ -105,10 +115,11 @@ class Opening:
 
     async def close(self) -> None:
         """Closes what was opened."""
-        await asyncio.wait([self._task])
-        services = self.opened
-        if services is not None:
-            await asyncio.to_thread(services.close)
+        try:
+            services = await self.wait()
+        except NotOpened:
+            return
+        await asyncio.to_thread(services.close)
 
 
 class NotOpened(Exception):

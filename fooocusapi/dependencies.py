@@ -1,0 +1,31 @@
+"""What endpoints are handed, as named annotated types."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from fooocusapi.services import Opening, Services
+from fooocusapi.settings import Settings
+
+
+def _opening_of(request: Request) -> Opening:
+    return cast("Opening", request.app.state.opening)
+
+
+def _settings_of(request: Request) -> Settings:
+    return cast("Settings", request.app.state.settings)
+
+
+async def _services_of(request: Request) -> Services:
+    return await _opening_of(request).wait()
+
+
+OpeningServices = Annotated[Opening, Depends(_opening_of)]
+"""The promise of the services, for endpoints that answer before it is kept."""
+
+OpenServices = Annotated[Services, Depends(_services_of)]
+"""The services; a request that comes before they are open waits for them, and gets 503 if that fails."""
+
+ServerSettings = Annotated[Settings, Depends(_settings_of)]
