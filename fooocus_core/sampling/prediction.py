@@ -9,11 +9,15 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fooocus_core.sampling import float32
+
+PredictionKind = Literal["eps", "v"]
+"""What a checkpoint says of itself."""
 
 TIMESTEPS = 1000
 DISTILLED_STRIDE = 20
@@ -221,6 +225,11 @@ class LcmPrediction(Prediction):
         total = time**2 + self._boundary_sigma**2
         from_noise = x - _per_row(sigma) * model_output
         return time / total.sqrt() * from_noise + self._boundary_sigma**2 / total * x
+
+
+def base_prediction(kind: PredictionKind) -> Prediction:
+    """A checkpoint's own prediction."""
+    return v_prediction() if kind == "v" else eps_prediction()
 
 
 def eps_prediction() -> Prediction:

@@ -54,7 +54,7 @@ def test_closed_form_denoiser() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_sampler(case: dict[str, Any]) -> None:
     if missing := supported(case):
-        pytest.skip(missing)
+        pytest.skip(f"needs {missing}")
     key, seed = case["id"], int(case["seed"])
     sigmas, shape = VECTORS[f"{key}/sigmas"], tuple(case.get("shape", INDEX["shape"]))
     levels = PREDICTIONS[case["sampling"]]().levels
