@@ -1,0 +1,88 @@
+"""The application: settings and services in, one ASGI callable out.
+
+Importing this module loads the web framework and nothing heavier, and making the application opens nothing, so that
+the port can answer while everything else comes up behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from fooocusapi import files, health
+from fooocusapi.errors import install_error_handlers
+from fooocusapi.middleware import REQUEST_ID_HEADER, ErrorBoundary, OneSlashForm, RequestIds
+from fooocusapi.openapi import DESCRIPTION, publish
+from fooocusapi.security import Access, ApiKeyGuard, BodyLimit
+from fooocusapi.services import Opening, Services
+from fooocusapi.settings import Settings
+from fooocusapi.surfaces.classic import routes as classic
+
+GZIP_FROM_BYTES = 1000
+GZIP_LEVEL = 5
+
+
+def create_app(settings: Settings, open_services: Callable[[], Services]) -> FastAPI:
+    """The server. ``open_services`` is called on a thread when it starts; what it opened is closed when it ends."""
+    opening = Opening(open_services)
+    app = FastAPI(
+        title="fooocusapi",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        middleware=_middleware(settings),
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    app.state.opening = opening
+    app.state.settings = settings
+    install_error_handlers(app)
+    app.include_router(health.router)
+    app.include_router(classic.router)
+    app.include_router(files.router)
+    publish(app, opening)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    opening: Opening = app.state.opening
+    opening.start()
+    try:
+        yield
+    finally:
+        await opening.close()
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """From the outside in. Everything from CORS inwards answers browsers of other origins, errors included."""
+    access = Access(settings.apikey.get_secret_value(), settings.pictures_need_key)
+    return [
+        Middleware(RequestIds),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=["*"],
+            allow_credentials=True,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID_HEADER],
+        ),
+        Middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL),
+        Middleware(ErrorBoundary),
+        Middleware(OneSlashForm),
+        Middleware(ApiKeyGuard, access=access),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+    ]
+
+
+def _version() -> str:
+    try:
+        return version("fooocusapi")
+    except PackageNotFoundError:
+        return "0.1.0"

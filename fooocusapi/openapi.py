@@ -1,0 +1,75 @@
+"""The published document: what the framework makes of the schemas, with the defaults of the configured preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from fooocus_core.presets.preset import Preset
+from fooocusapi.services import Opening
+
+DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialect of Fooocus-API.
+
+Fields that a request leaves out, sends as null, or leaves empty where a number or a choice is expected take the
+defaults shown here, which are those of the server's preset. Unknown fields are ignored."""
+
+
+def publish(app: FastAPI, opening: Opening) -> None:
+    """Makes ``app`` show the preset's defaults as soon as it is known; until then those of the contract."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        published = _document_of(app)
+        services = opening.opened
+        if services is not None:
+            _show_defaults(published, services.preset)
+            app.openapi_schema = published
+        return published
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document_of(app: FastAPI) -> dict[str, Any]:
+    return get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+
+
+def _show_defaults(published: dict[str, Any], preset: Preset) -> None:
+    schemas = published["components"]["schemas"]
+    for schema, defaults in preset_defaults(preset).items():
+        for field, value in defaults.items():
+            schemas[schema]["properties"][field]["default"] = value
+
+
+def preset_defaults(preset: Preset) -> dict[str, dict[str, Any]]:
+    """The preset's values by schema and field."""
+    return {
+        "CommonRequest": {
+            "prompt": preset.prompt,
+            "negative_prompt": preset.negative_prompt,
+            "style_selections": list(preset.styles),
+            "performance_selection": preset.performance,
+            "aspect_ratios_selection": f"{preset.size.width_px}*{preset.size.height_px}",
+            "sharpness": preset.guidance.sharpness,
+            "guidance_scale": preset.guidance.scale,
+            "base_model_name": preset.checkpoint,
+            "refiner_model_name": preset.refiner or "None",
+            "refiner_switch": preset.refiner_switch,
+            "loras": [{"enabled": True, "model_name": lora.name, "weight": lora.weight} for lora in preset.loras],
+            "meta_scheme": preset.metadata_scheme,
+            "save_extension": preset.image_format,
+        },
+        "AdvancedParams": {
+            "adm_scaler_positive": preset.guidance.adm_positive,
+            "adm_scaler_negative": preset.guidance.adm_negative,
+            "adm_scaler_end": preset.guidance.adm_end,
+            "adaptive_cfg": preset.guidance.adaptive_scale,
+            "clip_skip": preset.clip_skip,
+            "sampler_name": preset.sampler,
+            "scheduler_name": preset.scheduler,
+            "overwrite_step": preset.overwrite_steps or -1,
+            "vae_name": preset.vae or "Default (model)",
+        },
+    }
