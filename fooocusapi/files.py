@@ -85,7 +85,7 @@ for _prefix in ("files", "outputs"):
         response_class=Response,
         responses={
             200: {"description": "The picture.", "content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
-            404: {"description": "No such picture."},
+            "4XX": {"description": "404: no such picture."},
         },
     )
     router.add_api_route(f"/{_prefix}/{{path:path}}", picture_file, methods=["HEAD"], include_in_schema=False)

@@ -72,6 +72,8 @@ class LenientModel(BaseModel):
 
     keeps_empty: ClassVar[frozenset[str]] = frozenset()
     """Text fields in which an empty string says something."""
+    second_names: ClassVar[Mapping[str, str]] = {}
+    """Names under which a field is read where its own is not sent."""
     misspellings: ClassVar[Mapping[str, str]] = {}
     """Names that clients use for a field of ours, too far from it to be guessed."""
 
@@ -80,6 +82,7 @@ class LenientModel(BaseModel):
     def _drop_unsaid(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        values = {cls._own_name(name, values): value for name, value in values.items()}
         cls._log_hints(values)
         return {name: value for name, value in values.items() if cls._says_something(name, value)}
 
@@ -93,6 +96,11 @@ class LenientModel(BaseModel):
             if isinstance(value, str) and value != value.strip():
                 return validate(value.strip())
             raise
+
+    @classmethod
+    def _own_name(cls, name: str, sent: Mapping[str, Any]) -> str:
+        own = cls.second_names.get(name, name)
+        return name if own in sent else own
 
     @classmethod
     def _says_something(cls, name: str, value: object) -> bool:

@@ -202,8 +202,7 @@ async def _query(asked: QueryJobRequest, services: Services) -> Any:
     job = await _find(services.jobs, asked.job_id)
     if job is None:
         return JSONResponse(render.unknown_job().model_dump(mode="json"), status_code=404)
-    wants_preview = asked.require_step_preview or asked.require_step_preivew
-    preview = services.jobs.latest_preview(job.id) if wants_preview else None
+    preview = services.jobs.latest_preview(job.id) if asked.require_step_preview else None
     return await run_in_threadpool(render.job_answer, job, services.outputs, preview)
 
 

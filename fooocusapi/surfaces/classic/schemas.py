@@ -79,6 +79,7 @@ class Lora(LenientModel):
 
     model_config = ConfigDict(json_schema_extra={"required": ["model_name"]})
     keeps_empty: ClassVar[frozenset[str]] = frozenset({"model_name"})
+    second_names: ClassVar[Mapping[str, str]] = {"weights": "weight"}
 
     enabled: bool = Field(default=True, description="`false` leaves the slot empty.", examples=[True])
     model_name: Text = Field(
@@ -100,8 +101,6 @@ def _read_lora(entry: Any) -> Any:
             return {"model_name": name, "weight": weight}
         case [enabled, name, weight]:
             return {"enabled": enabled, "model_name": name, "weight": weight}
-        case {"weights": weight} if "weight" not in entry:
-            return {**entry, "weight": weight}
         case None:
             return {"enabled": False}
         case _:
@@ -361,14 +360,15 @@ class CommonRequest(LenientModel):
 
 
 class QueryJobRequest(LenientModel):
-    """The body of a query that is sent as POST."""
+    """Which job to look up."""
+
+    second_names: ClassVar[Mapping[str, str]] = {"require_step_preivew": "require_step_preview"}
+    """The parameter's name in releases 0.3.14 to 0.3.29."""
 
     job_id: Text = Field(description="The job's identifier.", examples=["764af3ec-f0f7-45c6-9951-722e24c67134"])
     require_step_preview: bool = Field(
         default=False, description="Also send the picture as it stands.", examples=[True]
     )
-    require_step_preivew: SkipJsonSchema[bool] = False
-    """How the parameter was spelt in releases 0.3.14 to 0.3.29."""
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
