@@ -42,16 +42,27 @@ class EncodedTokens:
 
 
 class ClipTextEncoder:
-    """One encoder. ``projection`` is bigG's ``text_projection``, used as ``pooled @ projection``; L has none."""
+    """One encoder. ``projection`` is bigG's ``text_projection``, used as ``pooled @ projection``; L has none.
 
-    def __init__(self, model: nn.Module, shape: TextShape, projection: Tensor | None) -> None:
+    ``originals`` are the file's tensors under the names of the model's parameters, and bigG's ``text_projection``.
+    """
+
+    def __init__(
+        self, model: nn.Module, shape: TextShape, projection: Tensor | None, originals: Mapping[str, Tensor]
+    ) -> None:
         self.model = model
         self.shape = shape
         self.projection = projection
+        self.originals = originals
 
     @property
     def width(self) -> int:
         return self.shape.width
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled vector; 0 for an encoder without projection."""
+        return 0 if self.projection is None else self.projection.shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +130,7 @@ def load_text_l(
     model = _built(shape, "quick_gelu", name, head_width)
     unused = ("embeddings.position_ids",)
     assign_weights(model, weights, name, device=device, dtype=dtype, skipped=unused)
-    return ClipTextEncoder(model, shape, None)
+    return ClipTextEncoder(model, shape, None, weights)
 
 
 def load_text_g(
@@ -134,11 +145,12 @@ def load_text_g(
     if "text_projection" not in weights:
         raise UnsupportedModel(name, "the second text encoder's text_projection is missing")
     renamed = open_clip_renamed(weights)
-    projection = renamed.pop("text_projection")
+    projection = renamed["text_projection"]
     shape = _shape(renamed, name)
     model = _built(shape, "gelu", name, head_width)
-    assign_weights(model, renamed, name, device=device, dtype=dtype, skipped=("logit_scale", "attn_mask"))
-    return ClipTextEncoder(model, shape, projection.to(device=device, dtype=dtype))
+    unused = ("text_projection", "logit_scale", "attn_mask")
+    assign_weights(model, renamed, name, device=device, dtype=dtype, skipped=unused)
+    return ClipTextEncoder(model, shape, projection.to(device=device, dtype=dtype), renamed)
 
 
 # --- names and sizes ----------------------------------------------------------------------------------------------
@@ -203,6 +215,8 @@ def _built(shape: TextShape, activation: Activation, name: str, head_width: int)
         max_position_embeddings=shape.positions,
         hidden_act=activation,
         layer_norm_eps=1e-5,
+        bos_token_id=shape.vocabulary - 2,
+        eos_token_id=shape.vocabulary - 1,
     )
     with torch.device("meta"):
         return CLIPTextModel(config)

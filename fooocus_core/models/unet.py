@@ -48,11 +48,16 @@ class UNetShape:
 
 
 class DiffusionNetwork:
-    """A UNet as the samplers see it: float32 in, float32 out, computed in the network's own dtype."""
+    """A UNet as the samplers see it: float32 in, float32 out, computed in the network's own dtype.
 
-    def __init__(self, unet: nn.Module, shape: UNetShape) -> None:
+    ``originals`` are the file's tensors under the names of the UNet's parameters, mapped and as they were stored:
+    whatever is merged into the weights is taken off by them.
+    """
+
+    def __init__(self, unet: nn.Module, shape: UNetShape, originals: Mapping[str, Tensor]) -> None:
         self.unet = unet
         self.shape = shape
+        self.originals = originals
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,7 +117,7 @@ def load_unet(
     names = unet_names(shape)
     translated = {translated_key(key, names): tensor for key, tensor in weights.items()}
     assign_weights(unet, translated, name, device=device, dtype=dtype)
-    return DiffusionNetwork(unet, shape)
+    return DiffusionNetwork(unet, shape, translated)
 
 
 # --- the shape, read off the weights ------------------------------------------------------------------------------

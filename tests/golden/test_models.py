@@ -19,6 +19,7 @@ from fooocus_core.conditioning.encode import EncodedText, TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
+from fooocus_core.models.preview import PreviewNetwork, load_preview
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.unet import DiffusionNetwork, load_unet, unet_names
 from tests.golden.vectors import golden_json, golden_tensors
@@ -279,3 +280,33 @@ def test_tiled_encode_sizes(case: dict[str, Any]) -> None:
         chw(f"{case['key']}/pixels_u8"), tiles=tilings(case, "encode"), overlap=case["overlap"]
     )
     close(encoded, vae_io()[f"{case['key']}/encoded"])
+
+
+# --- preview ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def preview(weights: str) -> PreviewNetwork:
+    """``second``: the same network with ``conv8.weight`` negated."""
+    prefix = "preview_weights/"
+    stored = {key.removeprefix(prefix): tensor for key, tensor in vae_io().items() if key.startswith(prefix)}
+    if weights == "second":
+        stored["conv8.weight"] = -stored["conv8.weight"]
+    return load_preview(stored, "preview.pth", device=CPU, dtype=torch.float32)
+
+
+def assert_same_picture(actual: Any, expected: Tensor) -> None:
+    """8-bit images: one level apart at most."""
+    assert actual.shape == tuple(expected.shape)
+    assert (torch.from_numpy(actual).int() - expected.int()).abs().max() <= 1
+
+
+def test_preview() -> None:
+    close(preview("first").raw(vae_io()["latent"]), vae_io()["preview_out"])
+    assert_same_picture(preview("first")(vae_io()["latent"]), vae_io()["preview_u8"])
+
+
+@pytest.mark.parametrize("case", VAE["preview_sizes"], ids=lambda case: case["key"])
+def test_preview_sizes(case: dict[str, Any]) -> None:
+    picture = preview(case["weights"])(vae_io()[f"{case['key']}/latent"])
+    assert_same_picture(picture, vae_io()[f"{case['key']}/u8"])

@@ -1,0 +1,260 @@
+"""A checkpoint with everything it needs to make pictures, and the store that keeps it loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fooocus_core import plan
+from fooocus_core.conditioning.encode import TextEncoders
+from fooocus_core.conditioning.tokenizer import stock_tokenizer
+from fooocus_core.errors import ModelError, UnreadableModel, UnsupportedModel
+from fooocus_core.library import BUNDLED_UPSCALER, FileHashes, Library
+from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
+from fooocus_core.models.checkpoint import (
+    TEXT_G_PREFIX,
+    TEXT_L_PREFIX,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    Checkpoint,
+    Prediction,
+    checkpoint_kind,
+    open_checkpoint,
+    prediction_of,
+)
+from fooocus_core.models.device import Placement
+from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, load_preview
+from fooocus_core.models.sidecar import Sidecar, read_sidecar
+from fooocus_core.models.text_encoders import load_text_g, load_text_l
+from fooocus_core.models.unet import DiffusionNetwork, load_unet
+from fooocus_core.models.upscaler import Upscaler, as_picture, load_upscaler
+
+log = logging.getLogger(__name__)
+
+LATENT_SCALE = 0.13025
+PREVIEW_FILE = "xlvaeapp.pth"
+
+
+@dataclass
+class LoadedModel:
+    """The networks of one checkpoint. ``name`` is the file's as the library lists it.
+
+    ``prediction`` tells what the network predicts. ``checkpoint_hash`` is the short hash of the file, or empty.
+    """
+
+    name: str
+    network: DiffusionNetwork
+    autoencoder: Autoencoder
+    text: TextEncoders
+    prediction: Prediction
+    sidecar: Sidecar
+    upscaler: Callable[[], Upscaler]
+    preview_path: Path | None = None
+    checkpoint_hash: str = ""
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def native_area_px(self) -> int | None:
+        """The area at which the model renders whatever the size asked for; ``None``: it renders the size itself."""
+        return self.sidecar.native_area_px
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Un-scaled latents ``[batch, 4, h, w]`` to pixels ``[batch, 3, 8 h, 8 w]`` in ``[0, 1]``, float32.
+
+        A device without room for the whole picture decodes it in tiles (03, section 11).
+        """
+        try:
+            return self.autoencoder.decode(latents)
+        except torch.OutOfMemoryError:
+            log.warning("no room to decode the whole picture, decoding in tiles")
+            return self.autoencoder.decode_tiled(latents)
+
+    def enlarged(self, pixels: Tensor, width_px: int, height_px: int) -> NDArray[np.uint8]:
+        """The first picture of a batch at exactly this size, uint8 ``[height, width, 3]``."""
+        if pixels.shape[2:] == (height_px, width_px):
+            return as_picture(pixels)
+        return self.upscaler().enlarge_to(pixels, width_px, height_px)
+
+    def preview(self, latents: Tensor) -> NDArray[np.uint8]:
+        """The first of *scaled* latents as a small picture, uint8 ``[2 h, 2 w, 3]``."""
+        return self._preview(latents)
+
+    @cached_property
+    def _preview(self) -> Preview:
+        """The preview network if it is on disk and sound, else the model's own colours, else fitted ones."""
+        if self.sidecar.preview is not None:
+            return LinearPreview(self.sidecar.preview)
+        if self.preview_path is not None:
+            try:
+                file = open_checkpoint(self.preview_path)
+                return load_preview(file.tensors, file.name, device=self.network.device, dtype=self.network.dtype)
+            except ModelError as error:
+                log.warning("preview network not used: %s", error)
+        return LinearPreview(fitted_colours(self.autoencoder, LATENT_SCALE))
+
+
+def load_model(
+    path: Path,
+    placement: Placement,
+    *,
+    name: str | None = None,
+    vae: Path | None = None,
+    upscaler: Callable[[], Upscaler] | None = None,
+    preview_path: Path | None = None,
+    head_width: int = 64,
+) -> LoadedModel:
+    """Load a checkpoint of the SDXL family from one file; ``vae`` replaces its autoencoder.
+
+    ``head_width`` is the width of an attention head in the denoising network and both text encoders. Raises
+    ``UnreadableModel`` and ``UnsupportedModel``, both with the name of the file at fault.
+    """
+    checkpoint = open_checkpoint(path)
+    kind = checkpoint_kind(checkpoint)
+    if kind != "sdxl":
+        raise UnsupportedModel(checkpoint.name, f"this is an {kind.replace('_', ' ')} checkpoint, not an SDXL base")
+    sidecar = read_sidecar(checkpoint)
+    network = load_unet(
+        checkpoint.under(UNET_PREFIX),
+        checkpoint.name,
+        device=placement.device,
+        dtype=placement.network,
+        head_width=head_width,
+    )
+    text = _load_text(checkpoint, sidecar, placement, head_width)
+    _require_fitting(network, text, checkpoint.name)
+    return LoadedModel(
+        name=name or path.name,
+        network=network,
+        autoencoder=_load_vae(checkpoint, vae, placement),
+        text=text,
+        prediction=prediction_of(checkpoint),
+        sidecar=sidecar,
+        upscaler=upscaler or (lambda: load_bundled_upscaler(placement)),
+        preview_path=preview_path,
+    )
+
+
+def load_bundled_upscaler(placement: Placement) -> Upscaler:
+    """The enlargement network that ships with the project."""
+    file = open_checkpoint(BUNDLED_UPSCALER)
+    return load_upscaler(file.tensors, file.name, device=placement.device)
+
+
+def _load_text(checkpoint: Checkpoint, sidecar: Sidecar, placement: Placement, head_width: int) -> TextEncoders:
+    name, device, dtype = checkpoint.name, placement.device, placement.text
+    text_l = load_text_l(
+        checkpoint.under(TEXT_L_PREFIX), name, device=device, dtype=dtype, head_width=head_width
+    )
+    text_g = load_text_g(
+        checkpoint.under(TEXT_G_PREFIX), name, device=device, dtype=dtype, head_width=head_width
+    )
+    tokenizer = sidecar.tokenizer or stock_tokenizer()
+    for encoder in (text_l, text_g):
+        if encoder.shape.vocabulary <= tokenizer.end_id:
+            raise UnsupportedModel(
+                name, f"its tokenizer has {tokenizer.end_id + 1} tokens, a text encoder {encoder.shape.vocabulary}"
+            )
+        if encoder.shape.positions < 77:
+            raise UnsupportedModel(name, f"a text encoder reads {encoder.shape.positions} tokens, 77 are needed")
+    return TextEncoders(text_l, text_g, tokenizer)
+
+
+def _load_vae(checkpoint: Checkpoint, vae: Path | None, placement: Placement) -> Autoencoder:
+    """The checkpoint's own autoencoder, or a file's: alone or itself inside a checkpoint."""
+    source = checkpoint if vae is None else open_checkpoint(vae)
+    weights = source.under(VAE_PREFIX) if source.holds(VAE_PREFIX) else dict(source.tensors)
+    if vae is None and not source.holds(VAE_PREFIX):
+        raise UnsupportedModel(checkpoint.name, "it brings no autoencoder; name one")
+    return load_autoencoder(weights, source.name, device=placement.device, dtype=placement.autoencoder)
+
+
+def _require_fitting(network: DiffusionNetwork, text: TextEncoders, name: str) -> None:
+    """The parts of one file must fit each other: a text context and an added condition of the network's widths."""
+    context = text.l.width + text.g.width
+    if network.shape.context_width != context:
+        raise UnsupportedModel(name, f"text {context} wide for a network that reads {network.shape.context_width}")
+    added = text.g.pooled_width + 6 * 256
+    if network.adm_width != added:
+        raise UnsupportedModel(name, f"size conditioning {added} wide for a network that reads {network.adm_width}")
+
+
+class ModelStore:
+    """Keeps the last checkpoint loaded, so that a second job with it costs nothing. For one thread."""
+
+    def __init__(self, library: Library, placement: Placement, hashes: FileHashes | None = None) -> None:
+        self.library = library
+        self.placement = placement
+        self._hashes = hashes
+        self._loaded: tuple[object, LoadedModel] | None = None
+        self._upscaler: Upscaler | None = None
+
+    def lora_names(self) -> Sequence[str]:
+        return self.library.lora_names()
+
+    def load(self, models: plan.Models, loras: Sequence[plan.Lora]) -> LoadedModel:
+        """The checkpoint of a plan, loaded unless it still is. Raises ``CoreError``."""
+        path = self.library.path("checkpoints", models.checkpoint)
+        vae = None if models.vae is None else self.library.path("vae", models.vae)
+        key = (models.checkpoint, _state(path), _state(vae))
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # never two checkpoints at once
+            _release_memory()
+            self._loaded = (key, self._fresh(models.checkpoint, path, vae))
+        return self._loaded[1]
+
+    def _fresh(self, name: str, path: Path, vae: Path | None) -> LoadedModel:
+        model = load_model(
+            path, self.placement, name=name, vae=vae, upscaler=self._shared_upscaler, preview_path=self._preview_path()
+        )
+        if self._hashes is not None:
+            model.checkpoint_hash = self._hashes.short(path)
+        return model
+
+    def lora_hash(self, name: str) -> str:
+        """The short hash of a listed LoRA; empty if no hashes are kept or the file is gone."""
+        found = self.library.find("loras", name)
+        if self._hashes is None or found is None:
+            return ""
+        return self._hashes.short(self.library.path("loras", found))
+
+    def unload(self) -> None:
+        """Forget every network and give the device's memory back."""
+        self._loaded = None
+        self._upscaler = None
+        _release_memory()
+
+    def _shared_upscaler(self) -> Upscaler:
+        if self._upscaler is None:
+            self._upscaler = load_bundled_upscaler(self.placement)
+        return self._upscaler
+
+    def _preview_path(self) -> Path | None:
+        name = self.library.find("vae_approx", PREVIEW_FILE)
+        return None if name is None else self.library.path("vae_approx", name)
+
+
+def _state(path: Path | None) -> tuple[str, int, int] | None:
+    """What tells one version of a file from another. Raises ``UnreadableModel`` for one that has just gone."""
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UnreadableModel(path.name, "the file is gone") from error
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def _release_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
