@@ -23,6 +23,8 @@ STYLE_WORDS: Final = {
     "flat": ("flat icon", "flat illustration", "flat"),
     "cartoon": ("cartoon", "cartoon drawing", "cartoon icon"),
 }
+UNNAMED_STYLE: Final = "3d"
+"""What a prompt without a style word asks for."""
 PLACES: Final = {"on the left": (-1.0, 0.0), "on the right": (1.0, 0.0), "at the top": (0.0, -1.0),
                  "at the bottom": (0.0, 1.0)}
 PRAISE: Final = (
@@ -46,10 +48,15 @@ class Scene:
     small: bool
 
 
-def draw_scene(pictures: int, rng: random.Random) -> Scene:
-    """A random scene; most stand large in the middle of white."""
+def plain_scene(picture: int) -> Scene:
+    """The picture large in the middle of white."""
+    return Scene(picture, None, None, small=False)
+
+
+def draw_scene(picture: int, rng: random.Random) -> Scene:
+    """A random scene; most stand large in the middle of a coloured or white canvas."""
     return Scene(
-        picture=rng.randrange(pictures),
+        picture=picture,
         colour=rng.choice(list(COLOURS)) if rng.random() < 0.45 else None,
         place=rng.choice(list(PLACES)) if rng.random() < 0.12 else None,
         small=rng.random() < 0.08,
@@ -80,6 +87,8 @@ def caption(scene: Scene, picture: Picture, rng: random.Random) -> str:
         name = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
     style = rng.choice(STYLE_WORDS[picture.style])
     text = rng.choice((f"{name}, {style}", f"{style} of {name}", f"{style}, {name}", f"{name}, {style}"))
+    if picture.style == UNNAMED_STYLE and rng.random() < 0.5:
+        text = name
     details = []
     if scene.colour:
         details.append(rng.choice((f"on a {scene.colour} background", f"{scene.colour} background")))

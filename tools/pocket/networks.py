@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 GROUPS: Final = 32
 HEAD_WIDTH: Final = 64
@@ -66,7 +66,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> T
     """Multi-head attention over [batch, tokens, width] with 64-wide heads."""
     heads = query.shape[-1] // HEAD_WIDTH
     q, k, v = (t.unflatten(-1, (heads, HEAD_WIDTH)).transpose(1, 2) for t in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 
 # --- text encoders ------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class SelfAttentionG(nn.Module):
         nn.init.normal_(self.in_proj_weight, std=width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        query, key, value = functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         attended: Tensor = self.out_proj(attend(query, key, value, causal=True))
         return attended
 
@@ -165,7 +165,7 @@ class LayerG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
-        out: Tensor = x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
+        out: Tensor = x + self.mlp["c_proj"](functional.gelu(self.mlp["c_fc"](self.ln_2(x))))
         return out
 
 
@@ -255,7 +255,7 @@ class GegluIn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        out: Tensor = value * F.gelu(gate)
+        out: Tensor = value * functional.gelu(gate)
         return out
 
 
@@ -330,7 +330,7 @@ class UNetUpsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, size=size, mode="nearest"))
+        out: Tensor = self.conv(functional.interpolate(x, size=size, mode="nearest"))
         return out
 
 
@@ -439,7 +439,7 @@ class VaeResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        hidden = self.conv2(functional.silu(self.norm2(self.conv1(functional.silu(self.norm1(x))))))
         shortcut = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
         out: Tensor = shortcut + hidden
         return out
@@ -459,7 +459,7 @@ class VaeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
         query, key, value = (conv(normed).flatten(2).transpose(1, 2) for conv in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).unflatten(2, x.shape[2:])
+        attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).unflatten(2, x.shape[2:])
         out: Tensor = x + self.proj_out(attended)
         return out
 
@@ -487,7 +487,7 @@ class VaeDownsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        out: Tensor = self.conv(functional.pad(x, (0, 1, 0, 1)))
         return out
 
 
@@ -499,7 +499,7 @@ class VaeUpsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         return out
 
 
@@ -532,7 +532,7 @@ class VaeEncoder(nn.Module):
                 x = block(x)
             if "downsample" in level:
                 x = level["downsample"](x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(run_middle(self.mid, x))))
+        out: Tensor = self.conv_out(functional.silu(self.norm_out(run_middle(self.mid, x))))
         return out
 
 
@@ -565,7 +565,7 @@ class VaeDecoder(nn.Module):
                 x = block(x)
             if "upsample" in level:
                 x = level["upsample"](x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
         return out
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import re
 import unicodedata
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ import numpy as np
 import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 STYLE_PACKAGES: Final = {
     "3d": "@lobehub/fluent-emoji-3d",
@@ -65,7 +68,7 @@ class PictureSet:
 def icon_slug(label: str) -> str:
     """The icon sets' spelling of a label: ``Lady Beetle's`` becomes ``lady-beetles``."""
     plain = "".join(c for c in unicodedata.normalize("NFD", label.lower()) if not unicodedata.combining(c))
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"[’']", "", plain)).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"[\u2019']", "", plain)).strip("-")
 
 
 def read_names(path: Path) -> dict[str, tuple[str, ...]]:
@@ -95,9 +98,8 @@ def render_icon(icons: dict[str, Any], slug: str, side: int) -> NDArray[np.uint8
     icon = icons["icons"].get(parent)
     if icon is None:
         return None
-    left, top, width, height = (
-        icon.get(key, icons.get(key, default)) for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
-    )
+    defaults = {"left": 0, "top": 0, "width": 16, "height": 16}
+    left, top, width, height = (icon.get(key, icons.get(key, default)) for key, default in defaults.items())
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{left} {top} {width} {height}" width="{2 * side}" height="{2 * side}" color="#222">'
@@ -129,7 +131,7 @@ def render_set(node_modules: Path, names: dict[str, tuple[str, ...]], styles: li
             else:
                 rendered = render_icon(collections[style], icon_slug(label), side)
             if rendered is None:
-                print(f"no picture of {label!r} in style {style!r}")
+                logger.warning("no picture of %r in style %r", label, style)
                 continue
             pixels.append(rendered)
             pictures.append(Picture(style, spoken, tuple(entry.get("tags", []))))
@@ -156,10 +158,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="picture side in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures.npy and pictures.json")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = read_names(arguments.names)
     picture_set = render_set(arguments.node_modules, names, arguments.styles, arguments.side)
     picture_set.save(arguments.out)
-    print(f"{len(picture_set.pictures)} pictures of {len(names)} names")
+    logger.info("%d pictures of %d names", len(picture_set.pictures), len(names))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ class Vocabulary:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         bpe = _bpe(None, None)
         trainer = trainers.BpeTrainer(
-            vocab_size=size - len(alphabet) - 2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+            vocab_size=size - len(alphabet) - 2,
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+            show_progress=False,
         )
         bpe.train_from_iterator(texts, trainer)
         learnt = json.loads(bpe.to_str())["model"]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from tools.pocket.captions import BLAME, COLOURS, PLACES, PRAISE, STYLE_WORDS, caption, draw_scene
+from tools.pocket.captions import BLAME, COLOURS, PLACES, PRAISE, STYLE_WORDS, caption, draw_scene, plain_scene
 from tools.pocket.export import export_checkpoint
 from tools.pocket.networks import PocketShape, Vae
 from tools.pocket.render_pictures import PictureSet
-from tools.pocket.tokenizer import Encoder, Vocabulary
+from tools.pocket.tokenizer import Vocabulary
 from tools.pocket.train_autoencoder import train_autoencoder
-from tools.pocket.train_denoiser import Denoiser, encode_bucket, train_denoiser
+from tools.pocket.train_denoiser import Denoiser, DenoiserPlan, encode_scenes, train_denoiser
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def caption_texts(picture_set: PictureSet) -> list[str]:
     """Texts that hold every word a caption can hold."""
     rng = random.Random(2)
-    texts = [caption(draw_scene(1, rng), picture, rng) for picture in picture_set.pictures for _ in range(6)]
+    texts = [caption(draw_scene(0, rng), picture, rng) for picture in picture_set.pictures for _ in range(6)]
     words = [*COLOURS, *PLACES, *PRAISE, *BLAME, *(word for style in STYLE_WORDS.values() for word in style)]
     names = [name for picture in picture_set.pictures for name in picture.names]
     tags = [tag for picture in picture_set.pictures for tag in picture.tags]
@@ -49,7 +49,10 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=2600)
     parser.add_argument("--vae-minutes", type=float, default=60)
     parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="threads for the autoencoder")
+    parser.add_argument("--workers", type=int, default=2, help="single-threaded processes for the denoiser")
+    parser.add_argument("--unet-channels", type=int, nargs=3, default=[128, 128, 128])
+    parser.add_argument("--unet-depths", type=int, nargs=3, default=[0, 1, 1])
     parser.add_argument("--start-from", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -58,23 +61,27 @@ def main() -> None:
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
     picture_set = PictureSet.load(arguments.pictures)
     vocabulary = learn_vocabulary(picture_set, arguments.work_dir / "vocabulary.json", arguments.vocabulary)
-    shape = PocketShape(vocabulary.size)
+    shape = PocketShape(
+        vocabulary.size,
+        unet_channels=tuple(arguments.unet_channels),
+        unet_depths=tuple(arguments.unet_depths),
+    )
     vae, model = Vae(shape), Denoiser(shape)
     logger.info(
         "vocabulary %d, parameters: autoencoder %.2f M, denoiser %.2f M", vocabulary.size,
         *(sum(p.numel() for p in part.parameters()) / 1e6 for part in (vae, model)),
     )
-    finished, weights = arguments.work_dir / "vae-finished.pt", arguments.work_dir / "denoiser.pt"
+    finished = arguments.work_dir / "vae-finished.pt"
     if not finished.exists():
         train_autoencoder(vae, picture_set, arguments.side, arguments.vae_minutes * 60, arguments.work_dir / "vae.pt")
         torch.save(vae.state_dict(), finished)
     vae.load_state_dict(torch.load(finished, weights_only=True))
-    if arguments.start_from:
-        model.load_state_dict(torch.load(arguments.start_from, weights_only=True))
+    plan = DenoiserPlan(arguments.side, arguments.minutes * 60)
     average = train_denoiser(
-        model, vae, picture_set, Encoder(vocabulary), arguments.side, arguments.minutes * 60, weights
+        shape, arguments.work_dir, arguments.pictures, plan, arguments.workers, arguments.start_from
     )
-    latents = encode_bucket(vae, picture_set, arguments.side, arguments.side, 64, random.Random(3)).latents
+    shown = [plain_scene(picture) for picture in range(0, len(picture_set.pictures), 14)]
+    latents = encode_scenes(vae, picture_set, arguments.side, arguments.side, shown, random.Random(3)).latents
     size = export_checkpoint(arguments.out, average, vae, vocabulary, arguments.side**2, latents)
     logger.info("%s: %d bytes", arguments.out, size)
 

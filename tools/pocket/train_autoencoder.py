@@ -33,7 +33,7 @@ def learning_rate(progress: float, peak: float, warm_up: float) -> float:
 
 def scene_pool(picture_set: PictureSet, side_px: int, count: int, rng: random.Random) -> Tensor:
     """Square scenes to cut crops from, uint8-exact floats in -1..1, [count, 3, side, side]."""
-    scenes = (draw_scene(len(picture_set.pictures), rng) for _ in range(count))
+    scenes = (draw_scene(rng.randrange(len(picture_set.pictures)), rng) for _ in range(count))
     return torch.stack([compose(scene, picture_set, side_px, side_px, rng) for scene in scenes])
 
 
@@ -71,7 +71,8 @@ def train_autoencoder(vae: Vae, picture_set: PictureSet, side_px: int, seconds: 
         step += 1
         if elapsed - shown > 45:
             shown = elapsed
-            logger.info("autoencoder step %d, %.0f s, loss %.4f, %.2f dB", step, elapsed, loss, decibels(vae, pool[:24]))
+            quality = decibels(vae, pool[:24])
+            logger.info("autoencoder step %d, %.0f s, loss %.4f, %.2f dB", step, elapsed, float(loss.detach()), quality)
             torch.save(vae.state_dict(), checkpoint)
     normalise_latents(vae, pool[:400])
     torch.save(vae.state_dict(), checkpoint)
