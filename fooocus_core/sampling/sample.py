@@ -13,6 +13,7 @@ from fooocus_core.sampling.denoiser import GuidanceSettings, GuidedDenoiser, Noi
 from fooocus_core.sampling.names import SCHEDULER_NAMES
 from fooocus_core.sampling.noise import BrownianNoise, NoiseSource
 from fooocus_core.sampling.prediction import (
+    LatentFormat,
     Prediction,
     PredictionKind,
     base_prediction,
@@ -21,7 +22,7 @@ from fooocus_core.sampling.prediction import (
     sdxl_levels,
     tcd_prediction,
 )
-from fooocus_core.sampling.samplers.contract import Sampler, SamplerContext, Steps
+from fooocus_core.sampling.samplers.contract import SamplerContext, Steps
 from fooocus_core.sampling.samplers.registry import sampler_by_name
 from fooocus_core.sampling.schedules import brownian_range, effective_sigmas, range_sigmas
 from fooocus_core.sampling.start import start_latents
@@ -83,35 +84,25 @@ def sample_latents(
     """
     sampler = sampler_by_name(settings.sampler)
     scheduler = resolve_scheduler(settings.scheduler, prediction)
-    sigmas = _sigmas(settings, scheduler)
-    denoiser = GuidedDenoiser(network, scheduler.prediction, positive, negative, guidance)
-    return _run(sampler, scheduler.prediction, sigmas, denoiser, settings, latent, scheduler.list_name, network.device)
+    reading, list_name = scheduler.prediction, scheduler.list_name
+    sigmas = effective_sigmas(list_name, settings.steps, settings.denoise, settings.sampler, reading.levels)
 
-
-def _run(
-    sampler: Sampler,
-    prediction: Prediction,
-    sigmas: Tensor,
-    denoiser: GuidedDenoiser,
-    settings: SampleSettings,
-    latent: Tensor,
-    list_name: str,
-    device: torch.device,
-) -> Steps:
-    step_device = CPU if settings.step_noise_on_cpu else device
+    step_device = CPU if settings.step_noise_on_cpu else network.device
     shape = tuple(latent.shape)
     noise = NoiseSource(settings.seed, step_device)
     brownian = BrownianNoise(settings.seed, _brownian_bounds(settings, list_name), shape, step_device)
-    scaled = prediction.latent_format.process_in(latent.float().cpu())
-    x = start_latents(noise.initial(shape), scaled, sigmas[0].item(), prediction.levels.sigma_max)
-    context = SamplerContext(noise, brownian, prediction.levels)
-    final = yield from sampler(denoiser, x.to(device), sigmas, context)
-    return prediction.latent_format.process_out(final)
+
+    scaled = reading.latent_format.process_in(latent.float().cpu())
+    x = start_latents(noise.initial(shape), scaled, sigmas[0].item(), reading.levels.sigma_max)
+    denoiser = GuidedDenoiser(network, reading, positive, negative, guidance)
+    context = SamplerContext(noise, brownian, reading.levels)
+    return _unscaled(sampler(denoiser, x.to(network.device), sigmas, context), reading.latent_format)
 
 
-def _sigmas(settings: SampleSettings, scheduler: ResolvedScheduler) -> Tensor:
-    levels = scheduler.prediction.levels
-    return effective_sigmas(scheduler.list_name, settings.steps, settings.denoise, settings.sampler, levels)
+def _unscaled(steps: Steps, latent_format: LatentFormat) -> Steps:
+    """The same steps, the result in the space of the VAE."""
+    final = yield from steps
+    return latent_format.process_out(final)
 
 
 def _brownian_bounds(settings: SampleSettings, list_name: str) -> tuple[float, float]:
