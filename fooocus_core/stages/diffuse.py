@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from fooocus_core.conditioning.adm import base_adm
 from fooocus_core.conditioning.conditioning import Conditioning
-from fooocus_core.errors import Interrupted
+from fooocus_core.errors import Interrupted, UnsupportedModel
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
-from fooocus_core.metadata.record import ImageRecord, RecordedLora
-from fooocus_core.plan import Diffuse, Output
+from fooocus_core.metadata.describe import describe_image
+from fooocus_core.plan import Diffuse, Lora, Output
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import PromptTask, prepare_stage
-from fooocus_core.sampling.denoiser import GuidanceSettings
+from fooocus_core.sampling.denoiser import NoisePredictor
+from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def run_diffuse(
     yield Progress(0.0, "Loading models ...")
     _stop_if(cancel)
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names())
-    model = models.load(stage.models, tasks[0].loras)
+    _refuse_loras(tasks[0].loras)
+    model = models.load(stage.models)
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
@@ -63,7 +64,7 @@ def run_diffuse(
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
         pixels = model.enlarged(model.decoded(latents), stage.width_px, stage.height_px)
-        yield ImageFinished(index, task.seed, pixels, record_of(stage, task, model))
+        yield ImageFinished(index, task.seed, pixels, describe_image(stage, task, model.checkpoint_hash))
 
 
 def sampled_size(asked: Size, native_area_px: int | None) -> Size:
@@ -102,11 +103,11 @@ def _sample(
     size: Size,
     index: int,
     cancel: CancelToken,
-) -> Generator[Event, None, torch.Tensor]:
+) -> Generator[Event, None, Tensor]:
     """Walks the sampler, telling its steps; returns un-scaled latents ``[1, 4, height / 8, width / 8]``."""
     guidance = stage.guidance
     steps = sample_latents(
-        network=interruptible(model.network, cancel),
+        network=InterruptibleNetwork(model.network, cancel),
         prediction=model.prediction,
         positive=sides.positive,
         negative=sides.negative,
@@ -118,7 +119,7 @@ def _sample(
         try:
             step = next(steps)
         except StopIteration as finished:
-            latents: torch.Tensor = finished.value
+            latents: Tensor = finished.value
             return latents
         done = (step.index + 1) / max(stage.sampling.steps, step.index + 1)
         yield Progress(
@@ -135,3 +136,34 @@ def _fraction(stage: Diffuse, index: int, done: float) -> float:
 def _stop_if(cancel: CancelToken) -> None:
     if cancel():
         raise Interrupted("stopped on request")
+
+
+def _refuse_loras(loras: Sequence[Lora]) -> None:
+    """LoRAs are not merged yet; a picture without one that was asked for would be the wrong picture."""
+    if loras:
+        raise UnsupportedModel(loras[0].name, "LoRAs cannot be applied yet; send an empty list")
+
+
+@dataclass(frozen=True)
+class InterruptibleNetwork:
+    """A network that asks before every call whether the job is still wanted: a stop takes less than a step."""
+
+    network: NoisePredictor
+    cancel: CancelToken
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def adm_width(self) -> int:
+        return self.network.adm_width
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None) -> Tensor:
+        """As the network's own; raises ``Interrupted``."""
+        _stop_if(self.cancel)
+        return self.network(latents, timesteps, context, adm)
