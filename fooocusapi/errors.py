@@ -24,6 +24,8 @@ from fooocusapi.services import NotOpened
 logger = logging.getLogger(__name__)
 
 MAX_ECHOED_CHARS = 200
+MAX_MESSAGE_CHARS = 2000
+"""Enough for the list of accepted values that a refusal carries."""
 MAX_ECHOED_ITEMS = 64
 MAX_ECHOED_DEPTH = 12
 MAX_ECHOED_DIGITS = 64
@@ -118,14 +120,14 @@ def _detail(kind: str, loc: Location, message: str, value: object) -> dict[str, 
     return {
         "type": kind,
         "loc": [printable(part) for part in loc],
-        "msg": printable(message),
+        "msg": _shortened(message, len(message), MAX_MESSAGE_CHARS),
         "input": printable(value),
     }
 
 
-def _shortened(text: str, length: int) -> str:
-    """At most ``MAX_ECHOED_CHARS`` characters and a word on the rest; characters that are no text are spelt out."""
-    shown = text if length <= MAX_ECHOED_CHARS else f"{text[:MAX_ECHOED_CHARS]}... ({length} characters)"
+def _shortened(text: str, length: int, limit: int = MAX_ECHOED_CHARS) -> str:
+    """At most ``limit`` characters and a word on the rest; characters that are no text are spelt out."""
+    shown = text if length <= limit else f"{text[:limit]}... ({length} characters)"
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -68,7 +68,7 @@ def asked(default: Any, description: str, *, example: Any = None, **limits: Any)
 class LenientModel(BaseModel):
     """A body, or a part of one. Unknown fields are ignored, null and empty text count as not sent."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, str_max_length=None)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     keeps_empty: ClassVar[frozenset[str]] = frozenset()
     """Text fields in which an empty string says something."""

@@ -19,6 +19,9 @@ from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, Text, asked
 
 MAX_STYLES = 1000
+MAX_NAME_CHARS = 500
+"""Names of files, samplers and the like; nothing that exists is longer, and refusals repeat them."""
+MAX_URL_CHARS = 4000
 MAX_LORA_SLOTS = 100
 """As many as a preset can allow; how many of them count is the preset's word, five where it says nothing."""
 
@@ -87,6 +90,7 @@ class Lora(LenientModel):
         description="File name as `all-models` lists it, with or without its extension. `None`, an empty or an "
         "unknown name leaves the slot empty.",
         examples=["sd_xl_offset_example-lora_1.0.safetensors"],
+        max_length=MAX_NAME_CHARS,
         json_schema_extra={"default": None},
     )
     weight: float = Field(default=0.5, ge=-2, le=2, description="Strength, -2 to 2.", examples=[0.1])
@@ -160,10 +164,16 @@ class AdvancedParams(LenientModel):
     adaptive_cfg: float | None = asked(7.0, "Guidance scale from which guidance is tamed, 1 to 30.", ge=1.0, le=30.0)
     clip_skip: int | None = asked(2, "Which layer of the text encoders is read, from the end, 1 to 12.", ge=1, le=12)
     sampler_name: Text | None = asked(
-        "dpmpp_2m_sde_gpu", f"Solver, in any case. One of: {', '.join(SAMPLER_NAMES)}.", example="euler"
+        "dpmpp_2m_sde_gpu",
+        f"Solver, in any case. One of: {', '.join(SAMPLER_NAMES)}.",
+        example="euler",
+        max_length=MAX_NAME_CHARS,
     )
     scheduler_name: Text | None = asked(
-        "karras", f"Noise levels, in any case. One of: {', '.join(SCHEDULER_NAMES)}.", example="karras"
+        "karras",
+        f"Noise levels, in any case. One of: {', '.join(SCHEDULER_NAMES)}.",
+        example="karras",
+        max_length=MAX_NAME_CHARS,
     )
     overwrite_step: int | None = asked(
         -1, "Number of steps in place of the performance mode's, up to 200; -1 and 0: off.", example=20, ge=-1, le=200
@@ -201,7 +211,9 @@ class AdvancedParams(LenientModel):
     canny_low_threshold: int | None = asked(64, "Lower threshold of the edge finder, 1 to 255.", ge=1, le=255)
     canny_high_threshold: int | None = asked(128, "Upper threshold of the edge finder, 1 to 255.", ge=1, le=255)
     refiner_swap_method: Text | None = asked(
-        "joint", "How the refiner takes over: joint, separate or vae; anything else means joint."
+        "joint",
+        "How the refiner takes over: joint, separate or vae; anything else means joint.",
+        max_length=MAX_NAME_CHARS,
     )
     controlnet_softness: float | None = asked(0.25, "How softly control images steer, 0 to 1.", ge=0.0, le=1.0)
     freeu_enabled: bool = Field(
@@ -217,7 +229,9 @@ class AdvancedParams(LenientModel):
     inpaint_disable_initial_latent: bool = Field(
         default=False, description="Start an inpainting from nothing.", examples=[False]
     )
-    inpaint_engine: Text | None = asked("v2.6", "Inpainting patch: None, v1, v2.5 or v2.6; anything else means v2.6.")
+    inpaint_engine: Text | None = asked(
+        "v2.6", "Inpainting patch: None, v1, v2.5 or v2.6; anything else means v2.6.", max_length=MAX_NAME_CHARS
+    )
     inpaint_strength: float | None = asked(1.0, "How much an inpainting may change, 0 to 1.", ge=0.0, le=1.0)
     inpaint_respective_field: float | None = asked(
         1.0, "How much around the mask an inpainting sees: 0 the mask's box, 1 the whole picture.", ge=0.0, le=1.0
@@ -235,7 +249,9 @@ class AdvancedParams(LenientModel):
         examples=[False],
     )
     vae_name: Text | None = asked(
-        "Default (model)", "File of another autoencoder; `Default (model)` is the checkpoint's own."
+        "Default (model)",
+        "File of another autoencoder; `Default (model)` is the checkpoint's own.",
+        max_length=MAX_NAME_CHARS,
     )
     debugging_dino: bool = Field(default=False, description="Return the found boxes as mask.", examples=[False])
     dino_erode_or_dilate: int | None = asked(
@@ -300,7 +316,9 @@ class CommonRequest(LenientModel):
     )
     performance_selection: PerformanceSelection | None = asked("Speed", "Steps: 60 for Quality, 30, 8, 4 and 4.")
     aspect_ratios_selection: Text | None = asked(
-        "1152*896", "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood."
+        "1152*896",
+        "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood.",
+        max_length=MAX_NAME_CHARS,
     )
     image_number: int | None = asked(
         1, f"How many pictures, 1 to {MAX_IMAGES}, one after the other.", ge=1, le=MAX_IMAGES
@@ -313,11 +331,13 @@ class CommonRequest(LenientModel):
     base_model_name: Text | None = asked(
         "juggernautXL_v8Rundiffusion.safetensors",
         "Checkpoint as `all-models` lists it; an unknown name means the default.",
+        max_length=MAX_NAME_CHARS,
     )
     refiner_model_name: Text | None = asked(
         "None",
         "Second checkpoint for the last steps; an unknown name means none. Not available yet: the name of another "
         "checkpoint on disk is refused, except where the performance mode leaves the refiner out.",
+        max_length=MAX_NAME_CHARS,
     )
     refiner_switch: float | None = asked(
         0.5, "Share of the steps after which the refiner takes over, 0.1 to 1.", ge=0.1, le=1
@@ -332,7 +352,9 @@ class CommonRequest(LenientModel):
     )
     save_meta: bool = Field(default=True, description="Write the settings into the picture file.", examples=[True])
     meta_scheme: Text | None = asked(
-        "fooocus", "How the settings are written: `fooocus` (JSON), `a1111` or `a111` (text); anything else: fooocus."
+        "fooocus",
+        "How the settings are written: `fooocus` (JSON), `a1111` or `a111` (text); anything else: fooocus.",
+        max_length=MAX_NAME_CHARS,
     )
     save_extension: SaveExtension | None = asked("png", "Kind of picture file.")
     save_name: Text | None = asked(
@@ -354,6 +376,7 @@ class CommonRequest(LenientModel):
         "",
         "Where the end of the job is told, in place of the server's own address.",
         example="http://127.0.0.1:9000/done",
+        max_length=MAX_URL_CHARS,
     )
     image_prompts: SkipJsonSchema[Any] = None
     """No field of text to image: read only to refuse what could not be honoured."""

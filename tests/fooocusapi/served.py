@@ -1,0 +1,176 @@
+"""A whole server for tests over HTTP: the real application, queue, worker, journal and store, a pretended engine."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from fooocus_core.presets.preset import Preset, load_preset
+from fooocus_core.request import GenerationRequest
+from fooocus_core.resolve import resolve_request
+from fooocusapi.app import create_app
+from fooocusapi.images.outputs import OutputStore
+from fooocusapi.jobs.journal import SqlJournal
+from fooocusapi.jobs.queue import JobQueue, Limits
+from fooocusapi.jobs.worker import Worker
+from fooocusapi.services import Services
+from fooocusapi.settings import Settings
+from tests.fooocusapi.fakes import PATIENCE_S, CountedIds, FakeClock, HandEngine, ScriptedEngine
+
+TODAY = "2025-02-23"
+TEXT_TO_IMAGE = "/v1/generation/text-to-image"
+FIRST_ID = "00000000-0000-4000-8000-000000000001"
+DRAWN_SEED = 6023511366105519179
+STYLE_NAMES = ("Fooocus V2", "Random Style", "Fooocus Enhance", "Fooocus Sharp")
+
+
+class FakeLibrary:
+    """Model files by name only."""
+
+    def __init__(self, checkpoints: Sequence[str], loras: Sequence[str], vae: Sequence[str] = ()) -> None:
+        self.names = {"checkpoints": list(checkpoints), "loras": list(loras), "vae": list(vae)}
+
+    def checkpoint_names(self) -> Sequence[str]:
+        return self.names["checkpoints"]
+
+    def lora_names(self) -> Sequence[str]:
+        return self.names["loras"]
+
+    def find(self, kind: str, name: str) -> str | None:
+        stems = {known.rpartition(".")[0]: known for known in self.names[kind]}
+        return name if name in self.names[kind] else stems.get(name)
+
+
+class UnloadableEngine(ScriptedEngine):
+    """Counts how often its memory was asked back."""
+
+    unloaded = 0
+
+    def unload(self) -> None:
+        self.unloaded += 1
+
+
+class HeldEngine(HandEngine):
+    """Played by hand; has nothing to unload."""
+
+    def unload(self) -> None:
+        return
+
+
+@dataclass
+class House:
+    """What a test needs of the server, before and after it runs."""
+
+    root: Path
+    engine: Any = field(default_factory=UnloadableEngine)
+    library: FakeLibrary = field(
+        default_factory=lambda: FakeLibrary(
+            ["juggernautXL_v8Rundiffusion.safetensors", "other.safetensors", "deep/third.safetensors"],
+            ["sd_xl_offset_example-lora_1.0.safetensors", "sub/paint.safetensors"],
+            ["taef.safetensors"],
+        )
+    )
+    preset: Preset = field(default_factory=lambda: load_preset("default"))
+    settings: Settings = field(default_factory=Settings)
+    limits: Limits = field(default_factory=Limits)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    clock: FakeClock = field(default_factory=FakeClock)
+    jobs: JobQueue = field(init=False)
+    outputs: OutputStore = field(init=False)
+
+    def open(self) -> Services:
+        """Joins everything, as the runtime does."""
+        journal = SqlJournal(f"sqlite:///{self.root / 'journal.db'}")
+        self.outputs = OutputStore(
+            self.root,
+            self.settings.public_url,
+            base64_prefix=not self.settings.bare_base64,
+            now=lambda: datetime.fromisoformat(TODAY),
+        )
+        self.jobs = JobQueue(
+            journal, clock=self.clock, limits=self.limits, new_id=CountedIds(), delete_files=self.outputs.delete
+        )
+        worker = Worker(self.jobs, self.outputs, lambda: self.engine)
+        worker.start()
+
+        def close() -> None:
+            self.jobs.stop_running()
+            self.jobs.release_waiters()
+            worker.stop(0, PATIENCE_S if not isinstance(self.engine, HandEngine) else 0.1)
+            journal.close()
+
+        return Services(
+            jobs=self.jobs,
+            outputs=self.outputs,
+            engine=worker,
+            library=self.library,
+            resolve=self.resolve,
+            preset=self.preset,
+            style_names=STYLE_NAMES,
+            close=close,
+        )
+
+    def resolve(self, request: GenerationRequest) -> Any:
+        self.requests.append(request)
+        return resolve_request(request, self.preset, self.library, lambda: DRAWN_SEED)
+
+    @property
+    def files(self) -> list[str]:
+        """Every finished picture on disk."""
+        folder = self.root / "files"
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def serving(house: House) -> Iterator[TestClient]:
+    """A client of the running server; the server has opened everything when it is handed over."""
+    with TestClient(create_app(house.settings, house.open), raise_server_exceptions=False) as client:
+        wait_until(lambda: client.get("/readyz").json()["status"] != "starting")
+        yield client
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Looks again and again, for no longer than a test is patient."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, "it did not come about"
+        time.sleep(0.002)
+
+
+def query(client: TestClient, job_id: str = FIRST_ID, **parameters: Any) -> Any:
+    return client.get("/v1/generation/query-job", params={"job_id": job_id, **parameters}).json()
+
+
+def finished(client: TestClient, job_id: str = FIRST_ID) -> Any:
+    """The job's answer once it has ended."""
+    wait_until(lambda: query(client, job_id)["job_stage"] in ("SUCCESS", "ERROR"))
+    return query(client, job_id)
+
+
+def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Begins ``call`` on a thread; the returned function waits for its value."""
+    values: list[Any] = []
+    thread = threading.Thread(target=lambda: values.append(call()), daemon=True)
+    thread.start()
+
+    def value() -> Any:
+        thread.join(PATIENCE_S)
+        assert values, "the call did not return"
+        return values[0]
+
+    return value
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
