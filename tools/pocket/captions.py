@@ -22,6 +22,8 @@ STYLE_WORDS: Final = {
     "3d": ("3d render", "glossy 3d", "3d icon"),
     "flat": ("flat icon", "flat illustration", "flat"),
     "cartoon": ("cartoon", "cartoon drawing", "cartoon icon"),
+    "gradient": ("gradient icon", "soft gradient"),
+    "line": ("black line icon", "line art"),
 }
 UNNAMED_STYLE: Final = "3d"
 """What a prompt without a style word asks for."""

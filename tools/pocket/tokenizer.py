@@ -78,7 +78,7 @@ class Encoder:
         self._bpe = _bpe(vocabulary.vocab, [tuple(m.split(" ")) for m in vocabulary.merges])  # type: ignore[misc]
         self._begin, self._end = vocabulary.size - 2, vocabulary.size - 1
 
-    def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+    def __call__(self, captions: list[str], device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Token ids for both text encoders, each [n, 77]."""
         first = torch.full((len(captions), TOKENS), self._end)
         second = torch.zeros((len(captions), TOKENS), dtype=torch.long)
@@ -86,4 +86,4 @@ class Encoder:
             ids = torch.tensor([self._begin, *encoding.ids[: TOKENS - 2], self._end])
             first[row, : len(ids)] = ids
             second[row, : len(ids)] = ids
-        return first, second
+        return first.to(device), second.to(device)

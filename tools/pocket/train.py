@@ -1,7 +1,9 @@
 """Trains the pocket model from rendered pictures to a single-file checkpoint: one command.
 
-Example: ``python -m tools.pocket.train --pictures DIR --work-dir DIR --vae-minutes 60 --minutes 120``.
-A finished autoencoder in the work folder is used again; ``--start-from`` continues from averaged denoiser weights.
+Example: ``python -m tools.pocket.train --node-modules DIR --work-dir DIR --vae-minutes 60 --minutes 120``.
+The pictures are rendered first if they are not there yet. A finished autoencoder in the work folder is used again;
+``--start-from WORK_DIR/denoiser.pt`` goes on from the averaged weights, which are saved every minute.
+With a GPU: ``--device cuda --workers 1 --side 128 --scenes 512 --styles 3d flat cartoon gradient line``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from tools.pocket.captions import BLAME, COLOURS, PLACES, PRAISE, STYLE_WORDS, caption, draw_scene, plain_scene
 from tools.pocket.export import export_checkpoint
 from tools.pocket.networks import PocketShape, Vae
-from tools.pocket.render_pictures import PictureSet
+from tools.pocket.render_pictures import STYLE_PACKAGES, PictureSet, read_names, render_set
 from tools.pocket.tokenizer import Vocabulary
 from tools.pocket.train_autoencoder import train_autoencoder
 from tools.pocket.train_denoiser import Denoiser, DenoiserPlan, encode_scenes, train_denoiser
@@ -42,8 +44,13 @@ def learn_vocabulary(picture_set: PictureSet, path: Path, size: int) -> Vocabula
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True, help="folder of render_pictures.py")
     parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--node-modules", type=Path, help="installed picture packages; needed if nothing is rendered")
+    parser.add_argument("--pictures", type=Path, help="folder of render_pictures.py; WORK_DIR/pictures if not given")
+    parser.add_argument("--names", type=Path, default=Path(__file__).with_name("names.txt"))
+    parser.add_argument("--styles", nargs="+", default=["3d", "flat", "cartoon"], choices=list(STYLE_PACKAGES))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--scenes", type=int, default=16, help="different scenes a step and worker")
     parser.add_argument("--out", type=Path, default=Path("fooocus_core/pocket/pocket.safetensors"))
     parser.add_argument("--side", type=int, default=96, help="native side in pixels, a multiple of 8")
     parser.add_argument("--vocabulary", type=int, default=2600)
@@ -59,7 +66,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
-    picture_set = PictureSet.load(arguments.pictures)
+    pictures = arguments.pictures or arguments.work_dir / "pictures"
+    if not (pictures / "pictures.json").exists():
+        if arguments.node_modules is None:
+            parser.error("there are no pictures yet: --node-modules says where the packages are")
+        render_set(arguments.node_modules, read_names(arguments.names), arguments.styles, 128).save(pictures)
+    picture_set = PictureSet.load(pictures)
     vocabulary = learn_vocabulary(picture_set, arguments.work_dir / "vocabulary.json", arguments.vocabulary)
     shape = PocketShape(
         vocabulary.size,
@@ -73,12 +85,19 @@ def main() -> None:
     )
     finished = arguments.work_dir / "vae-finished.pt"
     if not finished.exists():
-        train_autoencoder(vae, picture_set, arguments.side, arguments.vae_minutes * 60, arguments.work_dir / "vae.pt")
+        train_autoencoder(
+            vae,
+            picture_set,
+            arguments.side,
+            arguments.vae_minutes * 60,
+            arguments.work_dir / "vae.pt",
+            arguments.device,
+        )
         torch.save(vae.state_dict(), finished)
     vae.load_state_dict(torch.load(finished, weights_only=True))
-    plan = DenoiserPlan(arguments.side, arguments.minutes * 60)
+    plan = DenoiserPlan(arguments.side, arguments.minutes * 60, arguments.scenes, device=arguments.device)
     average = train_denoiser(
-        shape, arguments.work_dir, arguments.pictures, plan, arguments.workers, arguments.start_from
+        shape, arguments.work_dir, pictures, plan, arguments.workers, arguments.start_from
     )
     shown = [plain_scene(picture) for picture in range(0, len(picture_set.pictures), 14)]
     latents = encode_scenes(vae, picture_set, arguments.side, arguments.side, shown, random.Random(3)).latents

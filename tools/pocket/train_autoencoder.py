@@ -47,11 +47,13 @@ def random_crops(pool: Tensor, count: int, crop_px: int) -> Tensor:
     )
 
 
-def train_autoencoder(vae: Vae, picture_set: PictureSet, side_px: int, seconds: float, checkpoint: Path) -> None:
+def train_autoencoder(
+    vae: Vae, picture_set: PictureSet, side_px: int, seconds: float, checkpoint: Path, device: str = "cpu"
+) -> None:
     """Trains in place for ``seconds`` of wall time: crops first, whole pictures in the last quarter."""
     rng = random.Random(0)
-    pool = scene_pool(picture_set, side_px, 3000, rng)
-    vae.to(memory_format=torch.channels_last)
+    pool = scene_pool(picture_set, side_px, min(3000, 4 * len(picture_set.pictures)), rng).to(device)
+    vae.to(device, memory_format=torch.channels_last)
     with torch.no_grad():
         assert vae.quant_conv.bias is not None
         vae.quant_conv.bias[4:] = -5
@@ -63,7 +65,7 @@ def train_autoencoder(vae: Vae, picture_set: PictureSet, side_px: int, seconds: 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, 1e-3, 0.02)
         batch = random_crops(pool, 3, side_px) if progress > 0.75 else random_crops(pool, 10, 48)
-        loss = _step(vae, batch.contiguous(memory_format=torch.channels_last))
+        loss = _step(vae, batch.contiguous(memory_format=torch.channels_last), device)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
@@ -75,12 +77,12 @@ def train_autoencoder(vae: Vae, picture_set: PictureSet, side_px: int, seconds: 
             logger.info("autoencoder step %d, %.0f s, loss %.4f, %.2f dB", step, elapsed, float(loss.detach()), quality)
             torch.save(vae.state_dict(), checkpoint)
     normalise_latents(vae, pool[:400])
-    torch.save(vae.state_dict(), checkpoint)
     logger.info("autoencoder done: %d steps, %.2f dB", step, decibels(vae, pool[:64]))
+    vae.to("cpu")
 
 
-def _step(vae: Vae, batch: Tensor) -> Tensor:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def _step(vae: Vae, batch: Tensor, device: str) -> Tensor:
+    with torch.autocast(device, dtype=torch.bfloat16):
         mean, log_variance = vae.encode(batch)
         noise = torch.randn_like(mean) * torch.exp(0.5 * log_variance.clamp(-20, 10))
         output = vae.decode(mean + noise)

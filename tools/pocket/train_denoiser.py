@@ -83,7 +83,8 @@ def encode_scenes(
     for start in range(0, len(scenes), 16):
         batch = torch.stack([compose(s, picture_set, height_px, width_px, rng) for s in scenes[start : start + 16]])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            latents.append(vae.encode(batch.contiguous(memory_format=torch.channels_last))[0].float() * LATENT_SCALE)
+            mean, _ = vae.encode(batch.contiguous(memory_format=torch.channels_last))
+        latents.append(mean.float() * LATENT_SCALE)
     return Bucket(height_px, width_px, torch.cat(latents), scenes)
 
 
@@ -126,12 +127,13 @@ def noise_levels() -> Tensor:
 
 @dataclass(frozen=True)
 class DenoiserPlan:
-    """``seconds`` of wall time from the first step; every worker draws ``scenes`` scenes a step, each noised twice."""
+    """``seconds`` of wall time; every worker draws ``scenes`` a step, each noised ``draws`` times."""
 
     side_px: int
     seconds: float
     scenes: int = 16
     draws: int = 2
+    device: str = "cpu"
     peak_rate: float = 1.3e-3
     decay: float = 0.998
 
@@ -159,12 +161,12 @@ def _train_worker(
     buckets = encode_buckets(vae, picture_set, plan.side_px, rng)
     deviation = float(torch.cat([bucket.latents.flatten() for bucket in buckets]).std())
     logger.info("worker %d encoded %d scenes, deviation %.3f", rank, sum(len(b.scenes) for b in buckets), deviation)
-    model.to(memory_format=torch.channels_last)
+    model.to(plan.device, memory_format=torch.channels_last)
     same_start(model)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    alphas, weights = noise_levels(), [len(bucket.scenes) for bucket in buckets]
+    alphas, weights = noise_levels().to(plan.device), [len(bucket.scenes) for bucket in buckets]
     started, step, shown, losses = time.monotonic(), 0, 0.0, []
     while (elapsed := agree(time.monotonic() - started, workers)) < plan.seconds:
         for group in optimizer.param_groups:
@@ -190,7 +192,7 @@ def _train_worker(
 
 
 def _save(average: Denoiser, path: Path) -> None:
-    torch.save(average.state_dict(), path.with_suffix(".part"))
+    torch.save({name: tensor.cpu() for name, tensor in average.state_dict().items()}, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
 
 
@@ -213,18 +215,19 @@ def _loss(
         else caption(bucket.scenes[i], picture_set.pictures[bucket.scenes[i].picture], rng)
         for i in chosen
     ]
-    latents = bucket.latents[chosen].repeat(plan.draws, 1, 1, 1)
-    timesteps = random_timesteps(len(latents))
+    latents = bucket.latents[chosen].repeat(plan.draws, 1, 1, 1).to(plan.device)
+    timesteps = random_timesteps(len(latents)).to(plan.device)
     alpha = alphas[timesteps][:, None, None, None]
     noise = torch.randn_like(latents)
     noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        context, pooled = model.encode(encoder(captions))
+    with torch.autocast(plan.device, dtype=torch.bfloat16):
+        context, pooled = model.encode(encoder(captions, plan.device))
         if rng.random() < 0.15:  # long prompts come as several chunks: add one that says nothing more
-            more, _ = model.encode(encoder([empty_caption(rng) for _ in chosen]))
+            more, _ = model.encode(encoder([empty_caption(rng) for _ in chosen], plan.device))
             context = torch.cat([context, more], dim=1)
-        sizes = sinusoids(_sizes(bucket, len(latents)).flatten(), SIZE_FREQUENCIES).view(len(latents), -1)
-        vector = torch.cat([pooled.repeat(plan.draws, 1), sizes], dim=1)
+        sizes = _sizes(bucket, len(latents)).to(plan.device)
+        waves = sinusoids(sizes.flatten(), SIZE_FREQUENCIES).view(len(latents), -1)
+        vector = torch.cat([pooled.repeat(plan.draws, 1), waves], dim=1)
         predicted = model.unet(noisy, timesteps.float(), context.repeat(plan.draws, 1, 1), vector)
     ratio = alpha / (1 - alpha)
     return ((predicted.float() - noise).pow(2) * (ratio.clamp(max=5) / ratio)).mean()
