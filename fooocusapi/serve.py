@@ -9,13 +9,17 @@ import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from fooocusapi.doorway import App, Doorway
 from fooocusapi.flags import CommandLine
 from fooocusapi.settings import LogLevel, Settings
+
+if TYPE_CHECKING:
+    from fooocusapi.runtime import EngineMaker, Runtime
+    from fooocusapi.services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -51,37 +55,43 @@ def name_ignored_flags(line: CommandLine) -> None:
         logger.warning("unknown flags ignored: %r", " ".join(line.unknown))
 
 
-def serve(settings: Settings, announce: Announce) -> int:
+def serve(settings: Settings, announce: Announce, make_engine: EngineMaker | None = None) -> int:
     """Listen until a signal comes; 0 after an orderly end, 1 when the application could not start.
 
-    Raises ``PortTaken``.
+    ``make_engine`` stands in for the real engine. Raises ``PortTaken``.
     """
     listener = _listen(settings.host, settings.port)
     bound = settings.model_copy(update={"port": listener.getsockname()[1]})
-    return _Process(bound, announce).run(listener)
+    return _Process(bound, announce, make_engine).run(listener)
 
 
 class _Process:
     """The parts of one server process, and who tells whom about its end."""
 
-    def __init__(self, settings: Settings, announce: Announce) -> None:
+    def __init__(self, settings: Settings, announce: Announce, make_engine: EngineMaker | None) -> None:
         self._settings = settings
         self._announce = announce
-        self._drain: Callable[[], None] = _nothing
+        self._make_engine = make_engine
+        self._runtime: Runtime | None = None
         self._failed = False
-        door = Doorway(self._load, self._give_up)
         config = uvicorn.Config(
-            door,
+            Doorway(self._load, self._give_up),
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="on",
             timeout_graceful_shutdown=LINGERING_S,
         )
-        self._server = _DrainingServer(config, lambda: self._drain())
+        self._server = _DrainingServer(config, self._drain)
 
     def run(self, listener: socket.socket) -> int:
+        """Serve until the end; the exit code."""
         self._server.run(sockets=[listener])
+        if self._runtime is not None and not self._runtime.is_settled:
+            # The worker is still inside of a network call, where it cannot be joined; unwinding the interpreter
+            # under it would crash. Everything that counts is written down.
+            logging.shutdown()
+            os._exit(0)
         return 1 if self._failed else 0
 
     def _load(self) -> App:
@@ -90,9 +100,22 @@ class _Process:
         from fooocusapi.app import create_app
         from fooocusapi.runtime import Runtime
 
-        runtime = Runtime(self._settings)
-        self._drain = runtime.drain
-        return create_app(self._settings, runtime.open)
+        self._runtime = Runtime(self._settings, self._make_engine)
+        return create_app(self._settings, self._open)
+
+    def _open(self) -> Services:
+        """A server without its journal or its preset would refuse every job: it ends instead, and says why."""
+        assert self._runtime is not None
+        try:
+            return self._runtime.open()
+        except Exception as error:
+            logger.critical("the server cannot start: %s", error)
+            self._give_up()
+            raise
+
+    def _drain(self) -> None:
+        if self._runtime is not None:
+            self._runtime.drain()
 
     def _give_up(self) -> None:
         self._failed = True
@@ -141,7 +164,3 @@ def _listen(host: str, port: int) -> socket.socket:
         raise PortTaken(f"cannot listen on {host} port {port}: {error.strerror}") from error
     listener.listen(BACKLOG)
     return listener
-
-
-def _nothing(*_: Any) -> None:
-    """Before the application is loaded there is nothing to settle."""

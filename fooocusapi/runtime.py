@@ -1,0 +1,215 @@
+"""Where one server is joined from its parts, and taken apart in the right order."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from fooocus_core.library import FileHashes, Library, ModelKind
+from fooocus_core.plan import Models, Plan
+from fooocus_core.presets.preset import Preset, choose_default_preset, load_preset, read_settings
+from fooocus_core.presets.sizes import SizeLimits
+from fooocus_core.prompts.styles import load_styles
+from fooocus_core.request import GenerationRequest
+from fooocus_core.resolve import choose_checkpoint, resolve_request
+from fooocusapi.images.outputs import OutputStore
+from fooocusapi.jobs.job import Job
+from fooocusapi.jobs.journal import SqlJournal
+from fooocusapi.jobs.queue import JobQueue, Limits
+from fooocusapi.jobs.webhooks import Composer, Delivery, WebhookSender
+from fooocusapi.jobs.worker import Engine, Worker
+from fooocusapi.services import Services
+from fooocusapi.settings import Settings
+from fooocusapi.surfaces.classic.render import webhook_body
+from fooocusapi.surfaces.classic.translate import SURFACE as CLASSIC
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fooocus_core.models.loaded import ModelStore
+
+logger = logging.getLogger(__name__)
+
+SEEDS = 2**63
+LET_GO_WITHIN_S = 3.0
+"""How long the running job may take for its last step when the server ends."""
+FLUSH_WITHIN_S = 2.0
+"""How long webhooks may take that wait when the server ends. With the grace of the running job, ten seconds in all:
+what container systems allow before they kill."""
+
+EngineMaker = Callable[[Settings, Library, Preset], Engine]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What has to be ended."""
+
+    journal: SqlJournal
+    queue: JobQueue
+    worker: Worker
+    webhooks: WebhookSender
+
+
+class Runtime:
+    """The parts of one server between ``open`` and ``close``."""
+
+    def __init__(self, settings: Settings, make_engine: EngineMaker | None = None) -> None:
+        """``make_engine`` is called on the worker's thread; the default loads torch there."""
+        self._settings = settings
+        self._make_engine = make_engine or make_core_engine
+        self._parts: _Parts | None = None
+        self.is_settled = True
+        """Whether no thread is left that still works on a job."""
+
+    def open(self) -> Services:
+        """Open the journal, queue what it holds, begin to work. Blocks; raises ``JournalError``, ``InvalidRequest``."""
+        settings = self._settings
+        config = _config(settings.config_path)
+        library = Library.below(settings.models_root, _model_folders(config))
+        preset = _preset(settings.preset, library, config)
+        outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
+        settings.output_path.mkdir(parents=True, exist_ok=True)
+        journal = SqlJournal(settings.journal_url)
+        webhooks = WebhookSender(_webhook_client)
+        queue = JobQueue(
+            journal,
+            clock=epoch_ms,
+            limits=Limits(queue_size=settings.queue_size, history=settings.queue_history),
+            delete_files=outputs.delete,
+            on_ended=[_telling(webhooks, composers(outputs, settings.webhook_url))],
+        )
+        worker = Worker(queue, outputs, lambda: self._make_engine(settings, library, preset))
+        self._parts = _Parts(journal, queue, worker, webhooks)
+        webhooks.start()
+        queue.restore()
+        worker.start()
+        return Services(
+            jobs=queue,
+            outputs=outputs,
+            engine=worker,
+            library=library,
+            resolve=_resolver(
+                preset, library, SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
+            ),
+            preset=preset,
+            style_names=load_styles().names,
+            close=self.close,
+        )
+
+    def drain(self) -> None:
+        """Take no job any more, let the running one end or put it back, let waiting callers go, flush the webhooks.
+
+        Blocks for ten seconds at most with the default grace. The jobs can still be looked up.
+        """
+        parts = self._parts
+        if parts is None:
+            return
+        self.is_settled = parts.worker.stop(self._settings.shutdown_grace_s, LET_GO_WITHIN_S)
+        if not self.is_settled:
+            logger.warning("the running job did not stop in time; it starts again with the server")
+        parts.queue.release_waiters()
+        parts.webhooks.close(FLUSH_WITHIN_S)
+
+    def close(self) -> None:
+        """Drain, if that has not been done, and close the journal."""
+        self.drain()
+        if self._parts is not None and self.is_settled:
+            self._parts.journal.close()
+
+
+def make_core_engine(settings: Settings, library: Library, preset: Preset) -> Engine:
+    """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it."""
+    import torch
+
+    from fooocus_core.engine import Engine as CoreEngine
+    from fooocus_core.models.device import choose_placement
+    from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.prompts.wildcards import Wildcards
+
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
+    placement = choose_placement(
+        settings.device,
+        index=settings.gpu_device_id,
+        precision=settings.precision,
+        autoencoder_precision=settings.vae_precision,
+    )
+    models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
+    logger.info("engine on %s", placement.device)
+    _load_ahead(models, preset, library)
+    return CoreEngine(models, load_styles(), Wildcards())
+
+
+def _load_ahead(models: ModelStore, preset: Preset, library: Library) -> None:
+    """What cannot be loaded now is no reason not to start: the job that wants it will say what is wrong."""
+    try:
+        vae = library.find("vae", preset.vae) if preset.vae else None
+        models.load(Models(choose_checkpoint(None, preset, library), vae))
+    except Exception:
+        logger.exception("the default checkpoint could not be loaded ahead")
+
+
+def composers(outputs: OutputStore, default_url: str) -> Mapping[str, Composer]:
+    """For each dialect, what it tells of an ended job: to the address of the request, else to ``default_url``."""
+
+    def classic(job: Job) -> Delivery | None:
+        url = job.context.get("webhook_url") or default_url
+        return Delivery(job.id, url, webhook_body(job, outputs)) if url else None
+
+    return {CLASSIC: classic}
+
+
+def epoch_ms() -> int:
+    """The wall clock, for the journal and its readers."""
+    return time.time_ns() // 1_000_000
+
+
+def _telling(webhooks: WebhookSender, by_surface: Mapping[str, Composer]) -> Callable[[Job], None]:
+    def tell(job: Job) -> None:
+        compose = by_surface.get(job.surface)
+        delivery = compose(job) if compose else None
+        if delivery is not None:
+            webhooks.send(delivery)
+
+    return tell
+
+
+def _webhook_client() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient()
+
+
+def _resolver(preset: Preset, library: Library, limits: SizeLimits) -> Callable[[GenerationRequest], Plan]:
+    def resolve(request: GenerationRequest) -> Plan:
+        return resolve_request(request, preset, library, lambda: secrets.randbelow(SEEDS), limits)
+
+    return resolve
+
+
+def _preset(name: str, library: Library, config: Mapping[str, Any]) -> Preset:
+    if name:
+        return load_preset(name, config=config)
+    return choose_default_preset(library.checkpoint_names(), config=config)
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """The user's ``config.txt``, if there is one."""
+    return read_settings(path) if path.is_file() else {}
+
+
+def _model_folders(config: Mapping[str, Any]) -> dict[ModelKind, Sequence[Path]]:
+    """The ``path_*`` keys of ``config.txt``: a folder or a list of folders for each kind of model."""
+    folders: dict[ModelKind, Sequence[Path]] = {}
+    for kind in get_args(ModelKind):
+        value = config.get(f"path_{kind}")
+        names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        found = [Path(name) for name in names if isinstance(name, str) and name]
+        if found:
+            folders[kind] = found
+    return folders
