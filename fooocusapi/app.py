@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -42,6 +43,7 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     )
     app.state.opening = opening
     app.state.settings = settings
+    app.state.unload_limiter = CapacityLimiter(1)
     install_error_handlers(app)
     app.include_router(health.router)
     app.include_router(classic.router)

@@ -42,9 +42,9 @@ class LenientRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_leniently(request: Request) -> Response:
-            lenient = JsonRequest(request.scope, request.receive)
-            if not _may_be_json(lenient):
+            if not _may_be_json(request):
                 return await handle(request)
+            lenient = JsonRequest(request.scope, request.receive)
             if (await lenient.body()).lstrip(_BEFORE_AN_OBJECT).startswith(b"{"):
                 MutableHeaders(scope=lenient.scope)["content-type"] = "application/json"
             return await handle(lenient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from fooocusapi.services import Opening, Services
@@ -18,6 +19,10 @@ def _settings_of(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
 
 
+def _unload_limiter_of(request: Request) -> CapacityLimiter:
+    return cast("CapacityLimiter", request.app.state.unload_limiter)
+
+
 async def _services_of(request: Request) -> Services:
     return await _opening_of(request).wait()
 
@@ -29,3 +34,6 @@ OpenServices = Annotated[Services, Depends(_services_of)]
 """The services; a request that comes before they are open waits for them, and gets 503 if that fails."""
 
 ServerSettings = Annotated[Settings, Depends(_settings_of)]
+
+UnloadLimiter = Annotated[CapacityLimiter, Depends(_unload_limiter_of)]
+"""Lets one caller at a time wait on a thread for the engine's memory; the others wait without one."""

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 
 from fooocusapi.bodies import LenientRoute
-from fooocusapi.dependencies import OpenServices, ServerSettings
+from fooocusapi.dependencies import OpenServices, ServerSettings, UnloadLimiter
 from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.queue import JobQueue, QueueFull, Snapshot
 from fooocusapi.security import api_key_scheme
@@ -312,9 +312,9 @@ async def all_styles(services: OpenServices) -> list[str]:
     return list(services.style_names)
 
 
-async def clean_vram(services: OpenServices) -> MessageResponse:
+async def clean_vram(services: OpenServices, limiter: UnloadLimiter) -> MessageResponse:
     """Gives the memory of the models back, once a running job has ended; the next job loads them again."""
-    await anyio.to_thread.run_sync(services.engine.unload)
+    await anyio.to_thread.run_sync(services.engine.unload, limiter=limiter)
     return MessageResponse(message="ok")
 
 
