@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Runtime:
         self._settings = settings
         self._make_engine = make_engine or make_core_engine
         self._parts: _Parts | None = None
+        self._draining = threading.Lock()
+        self._is_drained = False
         self.is_settled = True
         """Whether no thread is left that still works on a job."""
 
@@ -104,22 +107,25 @@ class Runtime:
     def drain(self) -> None:
         """Take no job any more, let the running one end or put it back, let waiting callers go, flush the webhooks.
 
-        Blocks for ten seconds at most with the default grace. The jobs can still be looked up.
+        Blocks for ten seconds at most with the default grace. The jobs can still be looked up. Once is enough.
         """
-        parts = self._parts
-        if parts is None:
-            return
-        self.is_settled = parts.worker.stop(self._settings.shutdown_grace_s, LET_GO_WITHIN_S)
-        if not self.is_settled:
-            logger.warning("the running job did not stop in time; it starts again with the server")
-        parts.queue.release_waiters()
-        parts.webhooks.close(FLUSH_WITHIN_S)
+        with self._draining:
+            if self._parts is not None and not self._is_drained:
+                self._drain(self._parts)
+                self._is_drained = True
 
     def close(self) -> None:
         """Drain, if that has not been done, and close the journal."""
         self.drain()
         if self._parts is not None and self.is_settled:
             self._parts.journal.close()
+
+    def _drain(self, parts: _Parts) -> None:
+        self.is_settled = parts.worker.stop(self._settings.shutdown_grace_s, LET_GO_WITHIN_S)
+        if not self.is_settled:
+            logger.warning("the worker did not stop in time; a job that it was at starts again with the server")
+        parts.queue.release_waiters()
+        parts.webhooks.close(FLUSH_WITHIN_S)
 
 
 def make_core_engine(settings: Settings, library: Library, preset: Preset) -> Engine:

@@ -251,6 +251,11 @@ class JobQueue:
         with self._state:
             return Counters(len(self._unfinished), len(self._history), self._last_job_id)
 
+    def is_running(self) -> bool:
+        """Whether a worker is at a job."""
+        with self._state:
+            return self._running_id is not None
+
     def snapshot(self) -> Snapshot:
         """Every job of this run of the server, oldest first."""
         with self._state:

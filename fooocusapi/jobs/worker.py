@@ -25,6 +25,9 @@ JOURNAL_LOST = "the journal of jobs could not be written"
 PICTURE_LOST = "the picture could not be saved"
 UNFORESEEN = "an unexpected error stopped the job"
 
+IDLE_ENDS_WITHIN_S = 0.5
+"""How long a thread without a job takes at most to see that the queue is closed."""
+
 
 class Engine(Protocol):
     """What the worker asks of ``fooocus_core.engine.Engine``."""
@@ -64,14 +67,16 @@ class Worker:
         """Take no job any more and wait for the end of the thread; whether it came.
 
         The running job has ``finish_within_s`` to end by itself; then it is interrupted, which takes one step and
-        shall take no more than ``let_go_within_s``, and put back to be run after the next start.
+        shall take no more than ``let_go_within_s``, and put back to be run after the next start. Without a running
+        job there is nothing to wait for: an engine that is still being made cannot be interrupted.
         """
         self._queue.close()
         if not self._thread.is_alive():
             return True
-        self._thread.join(finish_within_s)
+        if self._queue.is_running():
+            self._thread.join(finish_within_s)
         self._letting_go.set()
-        self._thread.join(let_go_within_s)
+        self._thread.join(let_go_within_s if self._queue.is_running() else IDLE_ENDS_WITHIN_S)
         return not self._thread.is_alive()
 
     def status(self) -> EngineStatus:
