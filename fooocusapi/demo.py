@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ START_WITHIN_S = 60
 END_WITHIN_S = 20
 POLL_EVERY_S = 0.1
 _COLUMNS = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+SERVER_COMMAND = (sys.executable, "-m", "fooocusapi.cli", "serve")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -29,14 +30,20 @@ class DemoFailed(Exception):
     """There is no picture; the text says why."""
 
 
-def run_demo(prompt: str, output: Path | None, console: Console, environment: Mapping[str, str]) -> Path:
+def run_demo(
+    prompt: str,
+    output: Path | None,
+    console: Console,
+    environment: Mapping[str, str],
+    server_command: Sequence[str] = SERVER_COMMAND,
+) -> Path:
     """Make one picture of ``prompt`` and save it as ``output`` (default: named after the prompt, where we are).
 
-    ``environment`` is the server's. Raises ``DemoFailed``.
+    ``environment`` is the server's, ``server_command`` starts it and takes flags. Raises ``DemoFailed``.
     """
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="fooocusapi-demo-", ignore_cleanup_errors=True) as folder:
-        with _server(Path(folder), environment) as client:
+        with _server(Path(folder), environment, server_command) as client:
             asked_s = time.perf_counter()
             picture = _make_picture(client, prompt, console)
             made_s = time.perf_counter()
@@ -49,10 +56,10 @@ def run_demo(prompt: str, output: Path | None, console: Console, environment: Ma
 
 
 @contextmanager
-def _server(folder: Path, environment: Mapping[str, str]) -> Iterator[httpx.Client]:
+def _server(folder: Path, environment: Mapping[str, str], server_command: Sequence[str]) -> Iterator[httpx.Client]:
     """A server on a free port of this machine and a client of it; ended in an orderly way."""
     port = _free_port()
-    command = [sys.executable, "-m", "fooocusapi.cli", "serve", "--port", str(port), "--output-path", str(folder)]
+    command = [*server_command, "--port", str(port), "--output-path", str(folder)]
     search_path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     log_path = folder / "server.log"
     with log_path.open("wb") as log:
