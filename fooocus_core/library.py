@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal, get_args
 
 from fooocus_core.errors import UnknownModel
+
+log = logging.getLogger(__name__)
 
 ModelKind = Literal[
     "checkpoints",
@@ -158,8 +161,8 @@ class FileHashes:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
             temporary.replace(self._cache)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("hashes cannot be kept: %s", error.strerror)
 
 
 def file_sha256(path: Path, cache: Path) -> str:

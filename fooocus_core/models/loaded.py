@@ -202,7 +202,7 @@ class ModelStore:
     def lora_names(self) -> Sequence[str]:
         return self.library.lora_names()
 
-    def load(self, models: plan.Models, loras: Sequence[plan.Lora]) -> LoadedModel:
+    def load(self, models: plan.Models) -> LoadedModel:
         """The checkpoint of a plan, loaded unless it still is. Raises ``CoreError``."""
         path = self.library.path("checkpoints", models.checkpoint)
         vae = None if models.vae is None else self.library.path("vae", models.vae)

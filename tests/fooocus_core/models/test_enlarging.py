@@ -1,0 +1,93 @@
+"""Enlarging and previews."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fooocus_core.errors import UnsupportedModel
+from fooocus_core.library import BUNDLED_UPSCALER
+from fooocus_core.models.autoencoder import load_autoencoder
+from fooocus_core.models.checkpoint import open_checkpoint
+from fooocus_core.models.preview import LinearPreview, fitted_colours
+from fooocus_core.models.sidecar import PreviewColours
+from fooocus_core.models.upscaler import Upscaler, load_upscaler
+from tests.fooocus_core.models.tiny import tiny_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Upscaler:
+    file = open_checkpoint(BUNDLED_UPSCALER)
+    return load_upscaler(file.tensors, file.name, device=CPU)
+
+
+def smooth_picture(height: int, width: int) -> Tensor:
+    """Slow waves of colour, ``[1, 3, h, w]`` in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(height) / 9.0, torch.arange(width) / 7.0, indexing="ij")
+    return (torch.stack([torch.sin(y + k) * torch.cos(x - k) for k in range(3)])[None] + 1) / 2
+
+
+@pytest.mark.parametrize("size", [(384, 288), (385, 200), (1152, 896), (96, 96), (40, 30), (7, 500)])
+def test_exactly_the_size_asked_for(bundled: Upscaler, size: tuple[int, int]) -> None:
+    picture = bundled.enlarge_to(smooth_picture(72, 96), *size)
+    assert (picture.shape, picture.dtype) == ((size[1], size[0], 3), np.uint8)
+
+
+@pytest.mark.parametrize("colour", [(1.0, 0.0, 0.0), (0.1, 0.3, 0.9), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)])
+def test_colours_stay(bundled: Upscaler, colour: tuple[float, ...]) -> None:
+    flat = torch.tensor(colour)[None, :, None, None].expand(1, 3, 24, 24)
+    middle = bundled.enlarge(flat)[0, :, 40:56, 40:56].mean((1, 2))
+    assert (middle - torch.tensor(colour)).abs().max() < 0.02
+
+
+def test_the_picture_stays_the_same_picture(bundled: Upscaler) -> None:
+    pixels = smooth_picture(48, 64)
+    back = functional.avg_pool2d(bundled.enlarge(pixels), 4)
+    assert (back - pixels).abs().mean() < 0.03
+
+
+def test_tiles_make_no_seams(bundled: Upscaler) -> None:
+    pixels = smooth_picture(24, 560)
+    whole = bundled._run(pixels).clamp(0, 1)
+    assert (bundled.enlarge(pixels) - whole).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("key", ["body.0.weight", "body.3.weight", "body.34.bias"])
+def test_incomplete_upscalers_are_refused(key: str) -> None:
+    tensors = dict(open_checkpoint(BUNDLED_UPSCALER).tensors)
+    del tensors[key]
+    with pytest.raises(UnsupportedModel):
+        load_upscaler(tensors, "up.safetensors", device=CPU)
+
+
+def test_other_networks_are_no_upscalers() -> None:
+    with pytest.raises(UnsupportedModel):
+        load_upscaler({"model.0.weight": torch.zeros(1)}, "up.bin", device=CPU)
+
+
+def test_linear_preview_maps_channels_to_colours() -> None:
+    colours = PreviewColours(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), (0.0, 0.0, 0.2))
+    latents = torch.zeros(2, 4, 3, 5)
+    latents[0, 0], latents[0, 1] = 0.4, 7.0
+    picture = LinearPreview(colours)(latents)
+    assert picture.shape == (6, 10, 3)
+    assert (picture == np.array([102, 255, 51])).all()
+
+
+def test_fitted_colours_follow_the_decoder_and_leave_the_generator_alone() -> None:
+    prefix = "first_stage_model."
+    weights = {key.removeprefix(prefix): t for key, t in tiny_checkpoint().items() if key.startswith(prefix)}
+    autoencoder = load_autoencoder(weights, "vae", device=CPU, dtype=torch.float32)
+    torch.manual_seed(5)
+    colours = fitted_colours(autoencoder, 0.13025)
+    assert torch.initial_seed() == 5
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    flat = torch.full((1, 4, 8, 8), 0.3)
+    shown = LinearPreview(colours)(flat)[8, 8] / 255
+    decoded = autoencoder.decode(flat / 0.13025)[0, :, 32, 32].numpy()
+    assert abs(shown - decoded).max() < 0.1

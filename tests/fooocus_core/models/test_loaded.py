@@ -1,0 +1,258 @@
+"""A whole checkpoint in miniature through the general loaders, and every way it can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fooocus_core.conditioning.adm import base_adm, select_timed_adm
+from fooocus_core.errors import UnknownModel, UnreadableModel, UnsupportedModel
+from fooocus_core.library import FileHashes, Library
+from fooocus_core.models.autoencoder import load_autoencoder
+from fooocus_core.models.device import Placement, choose_placement
+from fooocus_core.models.loaded import LoadedModel, ModelStore, load_model
+from fooocus_core.plan import Models
+from tests.fooocus_core.models.tiny import SIDECAR, tiny_checkpoint, write_checkpoint
+
+CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
+VAE = "first_stage_model."
+UNET = "model.diffusion_model."
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LoadedModel:
+    return load_model(write_checkpoint(tmp_path / "tiny.safetensors"), CPU)
+
+
+def predicted(model: LoadedModel, height: int, width: int) -> Tensor:
+    encoded = model.text.encode("ab (a:1.2)", clip_skip=2)
+    adm = base_adm(encoded.pooled, 8 * width, 8 * height, 1.5)
+    timesteps = torch.tensor([800.0])
+    chosen = select_timed_adm(adm, timesteps, 0.3, model.network.adm_width)
+    return model.network(torch.ones(1, 4, height, width), timesteps, encoded.context, chosen)
+
+
+def test_from_text_to_pixels(model: LoadedModel) -> None:
+    assert (model.stem, model.native_area_px, model.prediction) == ("tiny", 4096, "eps")
+    output = predicted(model, 8, 8)
+    assert (output.shape, output.dtype) == ((1, 4, 8, 8), torch.float32)
+    pixels = model.decoded(output)
+    assert pixels.shape == (1, 3, 64, 64)
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+    assert model.preview(output).shape == (16, 16, 3)
+    assert model.autoencoder.encode(pixels).shape == output.shape
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 9), (5, 8), (3, 3), (2, 31)])
+def test_any_latent_size(model: LoadedModel, height: int, width: int) -> None:
+    assert predicted(model, height, width).shape == (1, 4, height, width)
+
+
+def test_results_can_be_changed_in_place(model: LoadedModel) -> None:
+    output = predicted(model, 8, 8)
+    output += 1
+
+
+@pytest.mark.parametrize("middle_depth", [None, 1, 3])
+def test_middles_of_any_depth(tmp_path: Path, middle_depth: int | None) -> None:
+    model = load_model(write_checkpoint(tmp_path / "m.safetensors", tiny_checkpoint(middle_depth)), CPU)
+    assert model.network.shape.middle_depth == middle_depth
+    assert model.network.shape.up_depths == ((2, 1), (0, 0))
+    assert predicted(model, 8, 8).isfinite().all()
+
+
+def test_float32_weights_are_the_mapped_ones(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "m.safetensors", tiny_checkpoint(dtype=torch.float32))
+    model = load_model(path, CPU)
+    weight = model.network.unet.get_parameter("conv_in.weight")
+    assert weight.data_ptr() == model.network.originals["conv_in.weight"].data_ptr()
+
+
+def test_text_weights_stay_in_the_files_float16(model: LoadedModel) -> None:
+    name = "encoder.layers.0.mlp.fc1.weight"
+    assert model.text.g.model.get_parameter(name).data_ptr() == model.text.g.originals[name].data_ptr()
+    assert model.text.encode("a", 2).context.dtype == torch.float32
+
+
+def test_the_vector_must_have_the_networks_width(model: LoadedModel) -> None:
+    with pytest.raises(ValueError, match="1584 wide"):
+        model.network(torch.ones(1, 4, 8, 8), torch.tensor([1.0]), torch.ones(1, 77, 80), torch.ones(1, 5))
+
+
+def test_a_classic_inpaint_network_gets_its_extra_channels(tmp_path: Path) -> None:
+    tensors = tiny_checkpoint()
+    tensors[UNET + "input_blocks.0.0.weight"] = torch.zeros(32, 9, 3, 3, dtype=torch.float16)
+    model = load_model(write_checkpoint(tmp_path / "m.safetensors", tensors), CPU)
+    assert predicted(model, 8, 8).shape == (1, 4, 8, 8)
+
+
+# --- wrong files --------------------------------------------------------------------------------------------------
+
+
+def refusal(tmp_path: Path, tensors: dict[str, Tensor], sidecar: dict[str, object] | None = SIDECAR) -> str:
+    with pytest.raises((UnsupportedModel, UnreadableModel)) as refused:
+        load_model(write_checkpoint(tmp_path / "wrong.safetensors", tensors, sidecar), CPU)
+    assert refused.value.name == "wrong.safetensors"
+    return refused.value.reason
+
+
+def test_every_missing_part_is_named(tmp_path: Path) -> None:
+    for key in (
+        UNET + "out.2.bias",
+        UNET + "input_blocks.0.0.weight",
+        UNET + "label_emb.0.0.weight",
+        VAE + "post_quant_conv.bias",
+        VAE + "decoder.conv_in.weight",
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+        "conditioner.embedders.1.model.transformer.resblocks.1.attn.in_proj_bias",
+        "conditioner.embedders.1.model.text_projection",
+    ):
+        tensors = tiny_checkpoint()
+        del tensors[key]
+        assert refusal(tmp_path, tensors)
+
+
+def test_a_missing_autoencoder(tmp_path: Path) -> None:
+    tensors = {key: tensor for key, tensor in tiny_checkpoint().items() if not key.startswith(VAE)}
+    assert "no autoencoder" in refusal(tmp_path, tensors)
+
+
+def test_a_misshapen_weight(tmp_path: Path) -> None:
+    wrong = {UNET + "out.2.bias": torch.zeros(5, dtype=torch.float16)}
+    assert "has shape (5,)" in refusal(tmp_path, {**tiny_checkpoint(), **wrong})
+
+
+def test_parts_that_do_not_fit_each_other(tmp_path: Path) -> None:
+    tensors = tiny_checkpoint()
+    for key in [key for key in tensors if "attn2.to_k" in key or "attn2.to_v" in key]:
+        tensors[key] = tensors[key][:, :64].contiguous()
+    assert "text 80 wide" in refusal(tmp_path, tensors)
+
+
+def test_attention_after_some_blocks_only(tmp_path: Path) -> None:
+    tensors = {key: t for key, t in tiny_checkpoint().items() if "output_blocks.1.1" not in key}
+    assert "some of its blocks" in refusal(tmp_path, tensors)
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [
+        {**SIDECAR, "format": 2},
+        {"name": "no format"},
+        {**SIDECAR, "tokenizer": {"vocab": {}, "merges": []}},
+        {**SIDECAR, "tokenizer": {"vocab": {"a": 0, "b": 1}, "merges": ["x y"]}},
+        {**SIDECAR, "tokenizer": {"vocab": {"a": 0, "b": "one"}, "merges": []}},
+        {**SIDECAR, "tokenizer": {"vocab": {"a": 0, "b": 99}, "merges": []}},
+        {**SIDECAR, "tokenizer": 5},
+        {**SIDECAR, "native_area_px": -1},
+        {**SIDECAR, "sizes": "any"},
+        {**SIDECAR, "preview_rgb": {"matrix": [[1, 2]], "bias": [1]}},
+        ["format"],
+    ],
+)
+def test_broken_sidecars(tmp_path: Path, sidecar: dict[str, object]) -> None:
+    assert refusal(tmp_path, tiny_checkpoint(), sidecar)
+
+
+def test_without_sidecar_the_stock_vocabulary_must_fit(tmp_path: Path) -> None:
+    assert "49408 tokens" in refusal(tmp_path, tiny_checkpoint(), None)
+
+
+# --- separate autoencoders ----------------------------------------------------------------------------------------
+
+
+def ldm_vae() -> dict[str, Tensor]:
+    return {key.removeprefix(VAE): t for key, t in tiny_checkpoint().items() if key.startswith(VAE)}
+
+
+def test_a_separate_file_in_ldm_names(tmp_path: Path) -> None:
+    other = {key: tensor * 0.5 for key, tensor in ldm_vae().items()}
+    save_file(other, tmp_path / "vae.safetensors")
+    path = write_checkpoint(tmp_path / "tiny.safetensors")
+    replaced = load_model(path, CPU, vae=tmp_path / "vae.safetensors").autoencoder
+    expected = load_autoencoder(other, "vae", device=CPU.device, dtype=torch.float32)
+    latents = torch.randn(1, 4, 4, 4)
+    assert torch.equal(replaced.decode(latents), expected.decode(latents))
+    assert not torch.equal(replaced.decode(latents), load_model(path, CPU).autoencoder.decode(latents))
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_a_separate_file_in_diffusers_names(old_names: bool) -> None:
+    ours = load_autoencoder(ldm_vae(), "vae", device=CPU.device, dtype=torch.float32)
+    stored = ours.network.state_dict()
+    if old_names:
+        olden = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+        for new, old in olden.items():
+            stored = {key.replace(new, old): tensor for key, tensor in stored.items()}
+    again = load_autoencoder(stored, "vae", device=CPU.device, dtype=torch.float32)
+    latents = torch.randn(1, 4, 4, 4)
+    assert torch.equal(ours.decode(latents), again.decode(latents))
+
+
+def test_decoding_beside_diffusers_itself() -> None:
+    ours = load_autoencoder(ldm_vae(), "vae", device=CPU.device, dtype=torch.float32)
+    theirs = AutoencoderKL(
+        block_out_channels=(32,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+    )
+    theirs.load_state_dict(ours.network.state_dict())
+    latents, pixels = torch.randn(2, 4, 5, 3), torch.rand(2, 3, 40, 24)
+    torch.testing.assert_close(ours.decode_raw(latents), theirs.decode(latents).sample, atol=1e-5, rtol=0)
+    posterior = theirs.encode(pixels * 2 - 1).latent_dist
+    noise = torch.randn(2, 4, 5, 3)
+    torch.testing.assert_close(ours.encode(pixels, noise), posterior.mean + posterior.std * noise, atol=1e-5, rtol=0)
+
+
+def test_something_else_as_autoencoder(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "not_a_vae.safetensors")
+    with pytest.raises(UnsupportedModel, match="not_a_vae"):
+        load_model(write_checkpoint(tmp_path / "tiny.safetensors"), CPU, vae=tmp_path / "not_a_vae.safetensors")
+
+
+# --- the store ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    (tmp_path / "checkpoints").mkdir()
+    write_checkpoint(tmp_path / "checkpoints" / "tiny.safetensors")
+    return ModelStore(Library.below(tmp_path), CPU, FileHashes(tmp_path / "hashes.txt"))
+
+
+def test_a_second_load_costs_nothing(store: ModelStore) -> None:
+    first = store.load(Models("tiny.safetensors"))
+    assert store.load(Models("tiny.safetensors")) is first
+    assert len(first.checkpoint_hash) == 10
+
+
+def test_a_changed_file_is_loaded_again(store: ModelStore, tmp_path: Path) -> None:
+    first = store.load(Models("tiny.safetensors"))
+    write_checkpoint(tmp_path / "checkpoints" / "tiny.safetensors", tiny_checkpoint(None))
+    assert store.load(Models("tiny.safetensors")) is not first
+
+
+def test_unloading(store: ModelStore) -> None:
+    first = store.load(Models("tiny.safetensors"))
+    store.unload()
+    assert store.load(Models("tiny.safetensors")) is not first
+
+
+def test_unknown_names(store: ModelStore) -> None:
+    for models in (Models("nothing.safetensors"), Models("../hashes.txt"), Models("tiny.safetensors", vae="none")):
+        with pytest.raises(UnknownModel):
+            store.load(models)
+
+
+def test_placement_on_a_cpu() -> None:
+    assert choose_placement("cpu").network == torch.float32
+    assert choose_placement("cpu", precision="bf16", autoencoder_precision="fp16") == Placement(
+        torch.device("cpu"), torch.bfloat16, torch.float16
+    )
