@@ -85,7 +85,8 @@ class _Lifespan:
         self._task = asyncio.create_task(_run(app, scope, self._to_app.get, self._from_app.put))
         answer = await self._ask("lifespan.startup")
         if answer["type"] != "lifespan.startup.complete":
-            raise RuntimeError(f"the application did not start: {answer.get('message', '')}")
+            await asyncio.wait([self._task])
+            raise RuntimeError("the application did not start") from self._task.exception()
 
     async def shut_down(self) -> None:
         """Ends what was started; nothing to do when nothing was."""

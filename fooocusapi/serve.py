@@ -37,11 +37,13 @@ class PortTaken(Exception):
 def configure_logging(level: LogLevel) -> None:
     """All loggers to standard error, one line a record."""
     logging.addLevelName(5, "TRACE")
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter(
+            "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s", defaults={"request_id": "-"}
+        )
     )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What they tell is told by our own records, once and with less noise.
     for noisy in ("httpx", "httpcore", "uvicorn.error", "PIL"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
@@ -98,8 +100,11 @@ class _Process:
         """The application, on a thread; everything heavy is imported here."""
         self._announce(self._settings)
         from fooocusapi.app import create_app
+        from fooocusapi.middleware import RequestIdFilter
         from fooocusapi.runtime import Runtime
 
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(RequestIdFilter())
         self._runtime = Runtime(self._settings, self._make_engine)
         return create_app(self._settings, self._open)
 
