@@ -1,7 +1,6 @@
-"""Prints the figures that the documentation quotes, every peer measured in the same run.
+"""Measures the server as a client sees it: start, pictures, hand-over to the worker, memory.
 
-``python benchmarks/run.py [--runs 5] [--json FILE]``. The server figures come from a real process on loopback; the
-engine figure and diffusers' own pipeline run the same weights, size, steps and guidance one after the other.
+``python benchmarks/run.py [--runs 5] [--json FILE]``. The figures come from a real process on loopback.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 STEPS = 30
-SIDE_PX = 96
-GUIDANCE_SCALE = 4.0
 
 
 def median_seconds(action: Callable[[], object], runs: int) -> float:
@@ -104,21 +101,6 @@ def measure_server(runs: int) -> dict[str, float]:
         }
 
 
-def measure_engines(runs: int, threads: int) -> dict[str, float]:
-    """Our engine and diffusers' pipeline at the native size: same weights, Euler, steps, guidance; sharpness 0."""
-    import torch
-
-    from benchmarks.peers import diffusers_picture, engine_picture
-
-    torch.set_num_threads(threads)
-    ours = engine_picture(STEPS, SIDE_PX, GUIDANCE_SCALE)
-    theirs = diffusers_picture(STEPS, SIDE_PX, GUIDANCE_SCALE)
-    return {
-        f"engine, {SIDE_PX}x{SIDE_PX}, {STEPS} steps, s": median_seconds(ours, runs),
-        f"diffusers StableDiffusionXLPipeline, the same, s": median_seconds(theirs, runs),
-    }
-
-
 def report(figures: dict[str, float], settings: dict[str, Any]) -> None:
     table = Table("figure", "median", title=", ".join(f"{key} {value}" for key, value in settings.items()))
     for name, value in figures.items():
@@ -129,12 +111,11 @@ def report(figures: dict[str, float], settings: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    settings = {"python": platform.python_version(), "threads": arguments.threads, "runs": arguments.runs}
+    settings = {"python": platform.python_version(), "runs": arguments.runs}
     settings |= {package: version(package) for package in ("torch", "diffusers", "transformers")}
-    figures = measure_server(arguments.runs) | measure_engines(arguments.runs, arguments.threads)
+    figures = measure_server(arguments.runs)
     report(figures, settings)
     if arguments.json:
         arguments.json.write_text(json.dumps({"settings": settings, "figures": figures}, indent=2))
