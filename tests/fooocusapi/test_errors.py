@@ -74,10 +74,24 @@ def test_a_refusal_of_the_core_that_no_dialect_put_into_words() -> None:
     assert answer.json()["detail"][0]["loc"] == ["body", "seed"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b'{"a":}', b"{]", b'{"a":NaN}', b'{"a":-Infinity}', b"{\xff}", b'{"a":' + b"[" * 50000,
-             b'{"a":' + b"9" * 5000 + b"}", b'{"a":"\x01"}', b'{"prompt": "a', b"{'prompt': 'a'}", b"\xef\xbb\xbf{", b"prompt=a"]
-)  # fmt: skip
+BROKEN_JSON = [
+    b"{",
+    b'{"a":}',
+    b"{]",
+    b'{"a":NaN}',
+    b'{"a":-Infinity}',
+    b"{\xff}",
+    b'{"a":' + b"[" * 50000,
+    b'{"a":' + b"9" * 5000 + b"}",
+    b'{"a":"\x01"}',
+    b'{"prompt": "a',
+    b"{'prompt': 'a'}",
+    b"\xef\xbb\xbf{",
+    b"prompt=a",
+]
+
+
+@pytest.mark.parametrize("body", BROKEN_JSON)
 def test_broken_json_is_422(client: TestClient, body: bytes) -> None:
     answer = client.post(TEXT_TO_IMAGE, content=body)
     assert answer.status_code == 422

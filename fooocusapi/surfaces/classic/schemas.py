@@ -348,7 +348,10 @@ class CommonRequest(LenientModel):
         example=[{"enabled": True, "model_name": "sd_xl_offset_example-lora_1.0.safetensors", "weight": 0.1}],
     )
     advanced_params: Annotated[AdvancedParams, BeforeValidator(_read_advanced)] = Field(
-        default_factory=AdvancedParams, description="The finer controls.", examples=[{"overwrite_step": 20}]
+        default_factory=AdvancedParams,
+        description="The finer controls.",
+        examples=[{"overwrite_step": 20}],
+        json_schema_extra={"default": {}},
     )
     save_meta: bool = Field(default=True, description="Write the settings into the picture file.", examples=[True])
     meta_scheme: Text | None = asked(
