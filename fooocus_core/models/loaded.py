@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core import plan
+from fooocus_core.adapters.lora import read_lora
+from fooocus_core.adapters.merge import LoraMerger, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
-from fooocus_core.errors import ModelError, UnreadableModel, UnsupportedModel
+from fooocus_core.errors import ModelError, UnknownModel, UnreadableModel, UnsupportedModel
 from fooocus_core.library import BUNDLED_UPSCALER, FileHashes, Library
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.checkpoint import (
@@ -89,6 +91,11 @@ class LoadedModel:
     def preview(self, latents: Tensor) -> NDArray[np.uint8]:
         """The first of *scaled* latents as a small picture, uint8 ``[2 h, 2 w, 3]``."""
         return self._preview(latents)
+
+    @cached_property
+    def merger(self) -> LoraMerger:
+        """The LoRAs in this model's weights."""
+        return LoraMerger(self.network, self.text.l, self.text.g)
 
     @cached_property
     def _preview(self) -> Preview:
@@ -197,21 +204,50 @@ class ModelStore:
         self.placement = placement
         self._hashes = hashes
         self._loaded: tuple[object, LoadedModel] | None = None
+        self._merged: list[tuple[object, float]] = []
         self._upscaler: Upscaler | None = None
 
     def lora_names(self) -> Sequence[str]:
         return self.library.lora_names()
 
-    def load(self, models: plan.Models) -> LoadedModel:
-        """The checkpoint of a plan, loaded unless it still is. Raises ``CoreError``."""
+    def load(self, models: plan.Models, loras: Sequence[plan.Lora] = ()) -> LoadedModel:
+        """The checkpoint of a plan with ``loras`` and no others merged, in their order.
+
+        What is loaded and merged already stays. A LoRA that is not in the library is skipped with a warning. Raises
+        ``CoreError``.
+        """
+        model = self._loaded_checkpoint(models)
+        self._merge(model, loras)
+        return model
+
+    def _loaded_checkpoint(self, models: plan.Models) -> LoadedModel:
         path = self.library.path("checkpoints", models.checkpoint)
         vae = None if models.vae is None else self.library.path("vae", models.vae)
         key = (models.checkpoint, _state(path), _state(vae))
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # never two checkpoints at once
             _release_memory()
+            self._merged = []
             self._loaded = (key, self._fresh(models.checkpoint, path, vae))
         return self._loaded[1]
+
+    def _merge(self, model: LoadedModel, loras: Sequence[plan.Lora]) -> None:
+        found = [(self._lora_path(lora.name), lora.weight) for lora in loras]
+        present = [(path, weight) for path, weight in found if path is not None]
+        state: list[tuple[object, float]] = [(_state(path), weight) for path, weight in present]
+        if state == self._merged:
+            return
+        files = [WeightedLora(read_lora(path), weight) for path, weight in present]
+        self._merged = []  # should merging fail, it leaves the weights as in the file
+        model.merger.apply(files)
+        self._merged = state
+
+    def _lora_path(self, name: str) -> Path | None:
+        try:
+            return self.library.path("loras", name)
+        except UnknownModel:
+            log.warning("LoRA not found, left out: %r", name)
+            return None
 
     def _fresh(self, name: str, path: Path, vae: Path | None) -> LoadedModel:
         model = load_model(
@@ -231,6 +267,7 @@ class ModelStore:
     def unload(self) -> None:
         """Forget every network and give the device's memory back."""
         self._loaded = None
+        self._merged = []
         self._upscaler = None
         _release_memory()
 

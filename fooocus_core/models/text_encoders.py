@@ -42,18 +42,20 @@ class EncodedTokens:
 
 
 class ClipTextEncoder:
-    """One encoder. ``projection`` is bigG's ``text_projection``, used as ``pooled @ projection``; L has none.
+    """One encoder. ``projection`` is used as ``pooled @ projection``; L has none.
 
-    ``originals`` are the file's tensors under the names of the model's parameters, and bigG's ``text_projection``.
+    ``originals`` are the file's tensors under the names of the model's parameters; bigG's ``text_projection`` is a
+    parameter among them, so that it can be patched like any other.
     """
 
-    def __init__(
-        self, model: nn.Module, shape: TextShape, projection: Tensor | None, originals: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, model: nn.Module, shape: TextShape, originals: Mapping[str, Tensor]) -> None:
         self.model = model
         self.shape = shape
-        self.projection = projection
         self.originals = originals
+
+    @property
+    def projection(self) -> Tensor | None:
+        return dict(self.model.named_parameters(recurse=False)).get("text_projection")
 
     @property
     def width(self) -> int:
@@ -97,10 +99,11 @@ class ClipTextEncoder:
         return EncodedTokens(chosen, self._pooled(normed, ends))
 
     def _pooled(self, normed: Tensor, ends: Tensor) -> Tensor | None:
-        if self.projection is None:
+        projection = self.projection
+        if projection is None:
             return None
         rows = torch.arange(len(normed), device=normed.device)
-        return normed[rows, ends.to(normed.device)] @ self.projection.float()
+        return normed[rows, ends.to(normed.device)] @ projection.float()
 
 
 def _in_float32(module: nn.Module, hidden: Tensor, *others: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ def load_text_l(
     model = _built(shape, "quick_gelu", name, head_width)
     unused = ("embeddings.position_ids",)
     assign_weights(model, weights, name, device=device, dtype=dtype, skipped=unused)
-    return ClipTextEncoder(model, shape, None, weights)
+    return ClipTextEncoder(model, shape, weights)
 
 
 def load_text_g(
@@ -145,12 +148,13 @@ def load_text_g(
     if "text_projection" not in weights:
         raise UnsupportedModel(name, "the second text encoder's text_projection is missing")
     renamed = open_clip_renamed(weights)
-    projection = renamed["text_projection"]
     shape = _shape(renamed, name)
     model = _built(shape, "gelu", name, head_width)
     unused = ("text_projection", "logit_scale", "attn_mask")
     assign_weights(model, renamed, name, device=device, dtype=dtype, skipped=unused)
-    return ClipTextEncoder(model, shape, projection.to(device=device, dtype=dtype), renamed)
+    projection = nn.Parameter(renamed["text_projection"].to(device=device, dtype=dtype), requires_grad=False)
+    model.register_parameter("text_projection", projection)
+    return ClipTextEncoder(model, shape, renamed)
 
 
 # --- names and sizes ----------------------------------------------------------------------------------------------

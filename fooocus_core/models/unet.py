@@ -51,13 +51,20 @@ class DiffusionNetwork:
     """A UNet as the samplers see it: float32 in, float32 out, computed in the network's own dtype.
 
     ``originals`` are the file's tensors under the names of the UNet's parameters, mapped and as they were stored:
-    whatever is merged into the weights is taken off by them.
+    whatever is merged into the weights is taken off by them. ``parameter_names`` leads from ldm keys to those names.
     """
 
-    def __init__(self, unet: nn.Module, shape: UNetShape, originals: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        shape: UNetShape,
+        originals: Mapping[str, Tensor],
+        parameter_names: Mapping[str, str],
+    ) -> None:
         self.unet = unet
         self.shape = shape
         self.originals = originals
+        self.parameter_names = parameter_names
 
     @property
     def dtype(self) -> torch.dtype:
@@ -114,10 +121,11 @@ def load_unet(
     """
     shape = unet_shape(weights, name)
     unet = build_unet(shape, name, head_width)
-    names = unet_names(shape)
-    translated = {translated_key(key, names): tensor for key, tensor in weights.items()}
-    assign_weights(unet, translated, name, device=device, dtype=dtype)
-    return DiffusionNetwork(unet, shape, translated)
+    parts = unet_names(shape)
+    names = {key: translated_key(key, parts) for key in weights}
+    originals = {names[key]: tensor for key, tensor in weights.items()}
+    assign_weights(unet, originals, name, device=device, dtype=dtype)
+    return DiffusionNetwork(unet, shape, originals, names)
 
 
 # --- the shape, read off the weights ------------------------------------------------------------------------------

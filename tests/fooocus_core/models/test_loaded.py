@@ -16,7 +16,7 @@ from fooocus_core.library import FileHashes, Library
 from fooocus_core.models.autoencoder import load_autoencoder
 from fooocus_core.models.device import Placement, choose_placement
 from fooocus_core.models.loaded import LoadedModel, ModelStore, load_model
-from fooocus_core.plan import Models
+from fooocus_core.plan import Lora, Models
 from tests.fooocus_core.models.tiny import SIDECAR, tiny_checkpoint, write_checkpoint
 
 CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
@@ -243,6 +243,68 @@ def test_unloading(store: ModelStore) -> None:
     first = store.load(Models("tiny.safetensors"))
     store.unload()
     assert store.load(Models("tiny.safetensors")) is not first
+
+
+def write_lora(folder: Path, name: str, strength: float) -> Lora:
+    """A LoRA of rank 1 on one attention weight of the network and one of each text encoder."""
+    folder.mkdir(exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for module, width in (
+        ("lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_q", 64),
+        ("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", 32),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1", 48),
+    ):
+        rows = 4 * width if module.endswith("fc1") else width
+        tensors[f"{module}.lora_up.weight"] = torch.full((rows, 1), strength)
+        tensors[f"{module}.lora_down.weight"] = torch.ones(1, width)
+    save_file(tensors, folder / name)
+    return Lora(name, 0.5)
+
+
+def weights_of(model: LoadedModel) -> dict[str, Tensor]:
+    parts = {"unet": model.network.unet, "l": model.text.l.model, "g": model.text.g.model}
+    return {f"{part}.{key}": weight.clone() for part, net in parts.items() for key, weight in net.named_parameters()}
+
+
+def test_loras_are_merged_and_taken_off_bit_for_bit(store: ModelStore, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "loras", "a.safetensors", 0.1)
+    plain = weights_of(store.load(Models("tiny.safetensors")))
+    merged = weights_of(store.load(Models("tiny.safetensors"), [lora]))
+    changed = {name for name in plain if not torch.equal(plain[name], merged[name])}
+    assert changed == {
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight",
+        "l.encoder.layers.0.self_attn.q_proj.weight",
+        "g.encoder.layers.0.mlp.fc1.weight",
+    }
+    assert merged["g.encoder.layers.0.mlp.fc1.weight"].dtype == torch.float16
+    restored = weights_of(store.load(Models("tiny.safetensors")))
+    assert all(torch.equal(plain[name], restored[name]) for name in plain)
+
+
+def test_the_same_loras_are_not_merged_again(store: ModelStore, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "loras", "a.safetensors", 0.1)
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    places = [
+        store.load(Models("tiny.safetensors"), [lora]).network.unet.get_parameter(name).data_ptr() for _ in range(2)
+    ]
+    assert places[0] == places[1]
+    write_lora(tmp_path / "loras", "a.safetensors", 0.25)
+    changed = store.load(Models("tiny.safetensors"), [lora]).network.unet.get_parameter(name).clone()
+    original = store.load(Models("tiny.safetensors")).network.originals[name]
+    torch.testing.assert_close(changed - original.float(), torch.full((64, 64), 0.125), atol=1e-6, rtol=0)
+
+
+def test_a_broken_lora_leaves_the_weights_as_they_were(store: ModelStore, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "loras", "a.safetensors", 0.1)
+    plain = weights_of(store.load(Models("tiny.safetensors")))
+    (tmp_path / "loras" / "broken.safetensors").write_bytes(b"broken")
+    with pytest.raises(UnreadableModel, match=r"broken\.safetensors"):
+        store.load(Models("tiny.safetensors"), [lora, Lora("broken.safetensors", 1.0)])
+    store.load(Models("tiny.safetensors"), [lora])
+    with pytest.raises(UnreadableModel):
+        store.load(Models("tiny.safetensors"), [Lora("broken.safetensors", 1.0)])
+    after = weights_of(store.load(Models("tiny.safetensors"), [Lora("missing.safetensors", 1.0)]))
+    assert all(torch.equal(plain[name], after[name]) for name in plain)
 
 
 def test_unknown_names(store: ModelStore) -> None:

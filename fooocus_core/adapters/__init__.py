@@ -1,0 +1,1 @@
+"""What is put into the networks for a job and taken out again."""
