@@ -54,10 +54,16 @@ class RequestIds:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
                 elapsed_ms = (time.perf_counter() - started_s) * 1000
-                logger.info("%s %r %d %.1f ms", scope["method"], scope["path"], message["status"], elapsed_ms)
+                level = _log_level(scope["method"], message["status"])
+                logger.log(level, "%s %r %d %.1f ms", scope["method"], scope["path"], message["status"], elapsed_ms)
             await send(message)
 
         await self._app(scope, receive, send_named)
+
+
+def _log_level(method: str, status: int) -> int:
+    """Pollers and probes ask several times a second; what they ask is told only to those who look for it."""
+    return logging.DEBUG if method in ("GET", "HEAD") and status < 500 else logging.INFO
 
 
 class OneSlashForm:

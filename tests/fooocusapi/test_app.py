@@ -175,7 +175,7 @@ def test_compression_from_a_thousand_bytes_and_only_when_asked_for(client: TestC
 
 
 def test_requests_have_names_in_answer_and_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "fooocusapi")
     caplog.handler.addFilter(RequestIdFilter())
     assert client.get("/ping", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     made = client.get("/ping").headers["x-request-id"]
@@ -192,6 +192,16 @@ def test_the_log_names_the_request_of_a_refusal(client: TestClient, caplog: pyte
     client.post(TEXT_TO_IMAGE, json={"styles": []}, headers={"x-request-id": "hint-1"})
     (hint,) = [record for record in caplog.records if "did the client mean" in record.getMessage()]
     assert hint.request_id == "hint-1"  # type: ignore[attr-defined]
+
+
+def test_pollers_do_not_fill_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fooocusapi")
+    for path in ("/ping", "/readyz", "/v1/generation/query-job?job_id=1", "/v1/generation/job-queue"):
+        client.get(path)
+    client.post("/v1/generation/stop")
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("fooocusapi")]
+    assert len(lines) == 1
+    assert lines[0].startswith("POST '/v1/generation/stop' 200")
 
 
 @pytest.mark.parametrize("path", ["/ping", "/"])
