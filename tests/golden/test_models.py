@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fooocus_core.conditioning.adm import select_timed_adm
 from fooocus_core.conditioning.chunks import prompt_chunks
@@ -21,6 +22,7 @@ from fooocus_core.conditioning.tokenizer import stock_tokenizer
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.preview import PreviewNetwork, load_preview
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
+from fooocus_core.models.tiles import tiled
 from fooocus_core.models.unet import DiffusionNetwork, load_unet, unet_names
 from tests.golden.vectors import golden_json, golden_tensors
 
@@ -310,3 +312,23 @@ def test_preview() -> None:
 def test_preview_sizes(case: dict[str, Any]) -> None:
     picture = preview(case["weights"])(vae_io()[f"{case['key']}/latent"])
     assert_same_picture(picture, vae_io()[f"{case['key']}/u8"])
+
+
+# --- tiles --------------------------------------------------------------------------------------------------------
+
+UPSCALER = golden_json("D_models/upscaler.json")
+
+
+def test_tiles_with_a_stand_in_network() -> None:
+    """The stand-in: nearest enlargement plus the mean of the tile."""
+    io, case = golden_tensors("D_models/upscaler.safetensors"), UPSCALER["tile"]
+    scale = case["upscale"]
+
+    def stand_in(tile: Tensor) -> Tensor:
+        return functional.interpolate(tile, scale_factor=scale, mode="nearest") + tile.mean()
+
+    size, source = (case["tile_x"], case["tile_y"]), io["tile/input"]
+    enlarged = tiled(
+        source, stand_in, tile=size, overlap=case["overlap"], scale=scale, channels=source.shape[1]
+    )
+    close(enlarged, io["tile/output"])
