@@ -40,7 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, JobState, ResultImage
-from fooocusapi.jobs.queue import JournalError
+from fooocusapi.jobs.journal_base import JournalError
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ results = Table(
 
 
 class SqlJournal:
-    """``fooocusapi.jobs.queue.Journal`` over SQLAlchemy. Thread-safe; every method blocks for the database."""
+    """``Journal`` over SQLAlchemy. Thread-safe; every method blocks for the database."""
 
     def __init__(self, url: str) -> None:
         """Opens the database at ``url``, makes the tables that are missing, and keeps other servers out.

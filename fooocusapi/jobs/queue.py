@@ -14,12 +14,13 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fooocus_core.events import Cancelled, CancelToken, Failed, Progress
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.bridge import QueueClosed, Watcher, Watchers
 from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, advance
+from fooocusapi.jobs.journal_base import Journal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,42 +49,6 @@ class UnknownJob(Exception):
     def __init__(self, job_id: str) -> None:
         super().__init__("there is no such job")
         self.job_id = job_id
-
-
-class JournalError(Exception):
-    """The journal cannot be opened, read or written; its text is fit for clients, the cause is for the log."""
-
-
-class Journal(Protocol):
-    """The durable memory of jobs. Every method may block on a disk and raise ``JournalError``.
-
-    ``fooocusapi.jobs.journal.SqlJournal`` is the real one.
-    """
-
-    def add(self, job: Job) -> None: ...
-
-    def save(self, job: Job) -> None:
-        """Record the state, times, results and attempts of a job that was added."""
-
-    def get(self, job_id: str) -> Job | None: ...
-
-    def unfinished(self) -> list[Job]:
-        """Waiting and running jobs in the order in which they were added."""
-
-    def history(
-        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
-    ) -> list[Job]:
-        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all."""
-
-    def count_finished(self) -> int: ...
-
-    def finished_beyond(self, keep: int) -> list[Job]:
-        """The finished jobs except the newest ``keep``, oldest first, or the first of them."""
-
-    def shared_paths(self, job: Job) -> set[str]:
-        """Those of the job's result paths that are results of another job as well."""
-
-    def delete(self, job_id: str) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from fooocus_core.errors import CoreError
 from fooocus_core.events import Cancelled, CancelToken, Ending, Event, Failed, Finished, ImageFinished
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, Taken
-from fooocusapi.jobs.queue import Assignment, JobQueue, JournalError
+from fooocusapi.jobs.journal_base import JournalError
+from fooocusapi.jobs.queue import Assignment, JobQueue
 from fooocusapi.services import EngineStatus
 
 logger = logging.getLogger(__name__)

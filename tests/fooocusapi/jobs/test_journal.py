@@ -11,7 +11,7 @@ import pytest
 from fooocus_core.plan import Diffuse, Lora, Models, Output, Plan, Prompts
 from fooocusapi.jobs.job import Job, JobState, ResultImage
 from fooocusapi.jobs.journal import SqlJournal
-from fooocusapi.jobs.queue import JournalError
+from fooocusapi.jobs.journal_base import JournalError
 from tests.fooocusapi.fakes import BIRTH_MS, a_plan
 
 

@@ -12,7 +12,8 @@ from fooocus_core.events import Cancelled, Failed, Finished, Progress
 from fooocusapi.jobs.bridge import QueueClosed
 from fooocusapi.jobs.job import Job, JobState, Taken
 from fooocusapi.jobs.journal import SqlJournal
-from fooocusapi.jobs.queue import Counters, JobQueue, JournalError, Limits, QueueFull, UnknownJob, random_id
+from fooocusapi.jobs.journal_base import JournalError
+from fooocusapi.jobs.queue import Counters, JobQueue, Limits, QueueFull, UnknownJob, random_id
 from tests.fooocusapi.fakes import PATIENCE_S, FakeClock, FakeStore, a_plan, a_preview, an_image
 
 MakeQueue = Callable[..., JobQueue]

@@ -15,7 +15,8 @@ from fooocus_core.events import Event, Failed, Finished, Progress, Started
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.journal import SqlJournal
-from fooocusapi.jobs.queue import JobQueue, JournalError
+from fooocusapi.jobs.journal_base import JournalError
+from fooocusapi.jobs.queue import JobQueue
 from fooocusapi.jobs.worker import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, UNFORESEEN, Worker
 from tests.fooocusapi.fakes import (
     PATIENCE_S,
