@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -63,6 +64,12 @@ def asked(default: Any, description: str, *, example: Any = None, **limits: Any)
         json_schema_extra={"default": default},
         **limits,
     )
+
+
+def default_of(field: FieldInfo) -> Any:
+    """What a field's published schema gives as its default."""
+    extra = field.json_schema_extra
+    return extra["default"] if isinstance(extra, dict) and "default" in extra else field.default
 
 
 class LenientModel(BaseModel):

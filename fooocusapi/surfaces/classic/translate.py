@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fooocus_core.errors import InvalidRequest
-from fooocus_core.plan import ImageFormat, Lora, MetadataScheme, Performance, Plan
+from fooocus_core.metadata.record import DEFAULT_VAE
+from fooocus_core.plan import ImageFormat, Lora, MetadataScheme, Performance, Plan, Stage
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.request import GenerationRequest
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.names import check_save_name
 from fooocusapi.services import Resolver
-from fooocusapi.surfaces.classic.schemas import CommonRequest
-from fooocusapi.surfaces.lenient import LenientEnum
+from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.lenient import LenientEnum, default_of
 
 SURFACE = "classic"
 
@@ -221,7 +222,7 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "image_seed": stage.seed,
         "sharpness": stage.guidance.sharpness,
         "guidance_scale": stage.guidance.scale,
-        "advanced_params": body.advanced_params.model_dump(mode="json", exclude_none=True),
+        "advanced_params": _recorded_controls(body, stage),
         "input_image": None,
         "input_mask": None,
         "image_prompts": [[0.5, 0.6, "ImagePrompt"]] * 4,
@@ -236,4 +237,20 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "webhook_url": None,
         "require_base64": body.require_base64,
         "async_process": None,
+    }
+
+
+def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:
+    """All finer controls: what will run, else what was said, else what is published as the default."""
+    return {
+        **{name: default_of(field) for name, field in AdvancedParams.model_fields.items()},
+        **body.advanced_params.model_dump(mode="json", exclude_none=True),
+        "adm_scaler_positive": stage.guidance.adm_positive,
+        "adm_scaler_negative": stage.guidance.adm_negative,
+        "adm_scaler_end": stage.guidance.adm_end,
+        "adaptive_cfg": stage.guidance.adaptive_scale,
+        "clip_skip": stage.models.clip_skip,
+        "sampler_name": stage.sampling.sampler,
+        "scheduler_name": stage.sampling.scheduler,
+        "vae_name": stage.models.vae or DEFAULT_VAE,
     }

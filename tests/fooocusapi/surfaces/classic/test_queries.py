@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from fooocus_core.events import Event, Failed, Finished
 from fooocus_core.plan import Plan
 from fooocusapi.settings import Settings
+from fooocusapi.surfaces.classic.schemas import AdvancedParams
 from tests.fooocusapi.fakes import BIRTH_MS, an_image
 from tests.fooocusapi.served import (
     DRAWN_SEED,
@@ -205,6 +206,9 @@ def test_the_durable_history(persistent: TestClient) -> None:
     assert params["image_seed"] == DRAWN_SEED
     assert params["aspect_ratios_selection"] == "1152*896"
     assert params["advanced_params"]["overwrite_step"] == 5
+    assert params["advanced_params"]["sampler_name"] == "dpmpp_2m_sde_gpu"
+    assert params["advanced_params"]["overwrite_width"] == -1
+    assert set(params["advanced_params"]) == set(AdvancedParams.model_fields)
     assert params["require_base64"] is True
     assert params["webhook_url"] is None
     assert params["loras"] == []
