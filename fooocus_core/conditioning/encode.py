@@ -75,9 +75,7 @@ def joined(encoded: Sequence[EncodedText], pool_top_k: int) -> EncodedText:
     return EncodedText(context, torch.stack([text.pooled for text in encoded[:pool_top_k]]).sum(0))
 
 
-def _encode(
-    encoder: ClipTextEncoder, chunks: list[Chunk], clip_skip: int, marks: Marks
-) -> tuple[Tensor, Tensor]:
+def _encode(encoder: ClipTextEncoder, chunks: list[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
     """Context ``[1, 77 m, width]`` and the first chunk's pooled vector ``[1, n]`` (empty for an encoder without)."""
     weighted = any(chunk.weighted for chunk in chunks)
     rows = [*chunks, empty_chunk(marks)] if weighted else chunks

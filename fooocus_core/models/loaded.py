@@ -160,12 +160,8 @@ def load_bundled_upscaler(placement: Placement) -> Upscaler:
 
 def _load_text(checkpoint: Checkpoint, sidecar: Sidecar, placement: Placement, head_width: int) -> TextEncoders:
     name, device, dtype = checkpoint.name, placement.device, placement.text
-    text_l = load_text_l(
-        checkpoint.under(TEXT_L_PREFIX), name, device=device, dtype=dtype, head_width=head_width
-    )
-    text_g = load_text_g(
-        checkpoint.under(TEXT_G_PREFIX), name, device=device, dtype=dtype, head_width=head_width
-    )
+    text_l = load_text_l(checkpoint.under(TEXT_L_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
+    text_g = load_text_g(checkpoint.under(TEXT_G_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
     tokenizer = sidecar.tokenizer or stock_tokenizer()
     for encoder in (text_l, text_g):
         if encoder.shape.vocabulary <= tokenizer.end_id:
