@@ -7,6 +7,7 @@ Specification: 08, sections 2 and 3.
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +37,17 @@ SD15_TEXT_PREFIX = "cond_stage_model.transformer."
 SIDECAR_KEY = "fooocusapi.sidecar"
 """The metadata header key under which a checkpoint may describe itself (native area, tokenizer, preview colours)."""
 
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
 _ZIP_MAGIC = b"PK\x03\x04"
 _FOREIGN_LAYOUTS = (
     ("joint_blocks.", "an SD 3 or other joint-attention transformer"),
@@ -92,12 +104,39 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
-    if path.stat().st_size == 0:
+    """The library checks the file's structure; the mapping is torch's own.
+
+    The library's tensors take 2 ms each to make from a mapped file of 7 GB, ten seconds for SDXL's 2515; slices of one
+    mapping take none. Each tensor keeps the mapping alive, and writing to one never reaches the file.
+    """
+    size = path.stat().st_size
+    if size == 0:
         raise UnreadableModel(path.name, "the file is empty")
-    # The handle may be closed at once: each tensor keeps the mapping alive.
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        return Checkpoint(path.name, tensors, file.metadata() or {})
+        metadata = file.metadata() or {}
+        header, start = _header(path)
+        whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        tensors = {}
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            view = _view(whole, header[key], start)
+            tensors[key] = file.get_tensor(key) if view is None else view
+    return Checkpoint(path.name, tensors, metadata)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a file that is known to be sound, and where the tensors begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length)), 8 + length
+
+
+def _view(whole: Tensor, entry: Mapping[str, Any], start: int) -> Tensor | None:
+    """One tensor of a mapped file; ``None`` where its place or its type does not allow a view."""
+    dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+    first, last = (start + offset for offset in entry["data_offsets"])
+    if dtype is None or first == last or first % dtype.itemsize:
+        return None
+    return whole[first:last].view(dtype).view(entry["shape"])
 
 
 def _unpickled(path: Path) -> Any:

@@ -23,6 +23,32 @@ def test_safetensors_with_its_header(tmp_path: Path) -> None:
         "first_stage_model.quant_conv.bias"])
 
 
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int16, torch.uint8, torch.bool]
+
+
+@pytest.mark.parametrize("padding", range(9))
+def test_every_type_shape_and_alignment(tmp_path: Path, padding: int) -> None:
+    tensors = {str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in DTYPES}
+    tensors |= {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 4), "odd": torch.ones(padding, dtype=torch.uint8)}
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little") + padding  # a header that moves the tensors off their alignment
+    path.write_bytes(length.to_bytes(8, "little") + content[8 : 8 + length - padding] + b" " * padding
+                     + content[8 + length - padding :])
+    read = open_checkpoint(path).tensors
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[key], tensor) and read[key].dtype == tensor.dtype for key, tensor in tensors.items())
+
+
+def test_writing_to_a_tensor_never_reaches_the_file(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "model.safetensors")
+    before = path.read_bytes()
+    for tensor in open_checkpoint(path).tensors.values():
+        tensor.zero_()
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("nested", [True, False])
 def test_pickled_tensors(tmp_path: Path, zipped: bool, nested: bool) -> None:
