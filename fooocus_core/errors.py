@@ -40,10 +40,13 @@ class InvalidRequest(CoreError):
 
 
 class UnknownModel(CoreError):
-    """``name`` is not a file of the library's ``kind`` folder (checkpoints, loras, vae ...)."""
+    """``name`` is not a file of the library's ``kind`` folder (checkpoints, loras, vae ...).
 
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"{kind}: no file named {name!r}")
+    ``needed_for`` says what wants it, where nobody has asked for it by name.
+    """
+
+    def __init__(self, kind: str, name: str, needed_for: str = "") -> None:
+        super().__init__(f"{kind}: no file named {name!r}" + (f", needed for {needed_for}" if needed_for else ""))
         self.kind = kind
         self.name = name
 

@@ -36,7 +36,7 @@ class Models:
     """``None``: the autoencoder inside the checkpoint."""
     loras: tuple[Lora, ...] = ()
     performance_lora: Lora | None = None
-    """Merged after the request's and the prompt's own; left out if not on disk (specification 01, section 3)."""
+    """Merged after the request's and the prompt's own (specification 01, section 3)."""
     clip_skip: int = 2
 
 

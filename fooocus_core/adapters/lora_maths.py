@@ -15,14 +15,24 @@ from torch import Tensor
 class Patch(Protocol):
     """``added``: what is to be added to ``weight`` (float32, any shape), or ``None`` for nothing at all.
 
-    Tensors that do not fit raise ``RuntimeError`` or ``IndexError``, as torch does.
+    Tensors that do not fit raise what torch raises then: ``RuntimeError`` or ``IndexError``.
     """
 
     def added(self, weight: Tensor) -> Tensor | None: ...
 
 
 def _scale(alpha: float | None, rank: int) -> float:
-    return 1.0 if alpha is None else alpha / rank
+    if alpha is None:
+        return 1.0
+    if rank == 0:
+        raise RuntimeError("a rank of 0")
+    return alpha / rank
+
+
+def _require_shape(tensor: Tensor, weight: Tensor) -> None:
+    """What is added as it is would otherwise be spread over a weight of another shape."""
+    if tensor.shape != weight.shape:
+        raise RuntimeError(f"{tuple(tensor.shape)} for a weight {tuple(weight.shape)}")
 
 
 def _like(tensor: Tensor, weight: Tensor) -> Tensor:
@@ -143,8 +153,9 @@ class Difference:
 
     tensor: Tensor
 
-    def added(self, weight: Tensor) -> Tensor | None:
-        return _like(self.tensor, weight) if self.tensor.shape == weight.shape else None
+    def added(self, weight: Tensor) -> Tensor:
+        _require_shape(self.tensor, weight)
+        return _like(self.tensor, weight)
 
 
 @dataclass(frozen=True)
@@ -155,9 +166,8 @@ class EightBit:
     smallest: Tensor
     largest: Tensor
 
-    def added(self, weight: Tensor) -> Tensor | None:
-        if self.values.shape != weight.shape:
-            return None
+    def added(self, weight: Tensor) -> Tensor:
+        _require_shape(self.values, weight)
         smallest, largest = _like(self.smallest, weight), _like(self.largest, weight)
         return _like(self.values, weight) / 255.0 * (largest - smallest) + smallest
 
@@ -171,11 +181,14 @@ class Nothing:
 
 
 def merged(weight: Tensor, patch: Patch, strength: float) -> Tensor | None:
-    """``weight`` (float32) with a patch in it; ``None`` if the patch does not fit, whatever its type."""
+    """``weight`` (float32) with a patch in it, ``None`` if the patch does not fit, whatever its type.
+
+    Where there is nothing to add the answer is ``weight`` itself.
+    """
     try:
         added = patch.added(weight)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError):
         return None
-    return None if added is None else weight + strength * added
+    return weight if added is None or strength == 0 else weight + strength * added

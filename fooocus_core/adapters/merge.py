@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fooocus_core.adapters.lora import LoraFile, Matched, match_lora
 from fooocus_core.adapters.lora_maths import Patch, merged
 from fooocus_core.adapters.lora_names import TEXT_MODELS, TEXT_PROJECTION, UNET, text_module_names, unet_module_names
+from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.text_encoders import ClipTextEncoder
 from fooocus_core.models.unet import DiffusionNetwork
 
@@ -24,6 +25,23 @@ class WeightedLora:
 
     file: LoraFile
     weight: float
+
+
+@dataclass
+class _MatchedLora:
+    """A file's patches for one model; ``misfits`` counts those that fit no weight, once they have been tried."""
+
+    lora: WeightedLora
+    matched: Matched
+    misfits: int = 0
+
+    @property
+    def file(self) -> LoraFile:
+        return self.lora.file
+
+    @property
+    def weight(self) -> float:
+        return self.lora.weight
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,20 @@ class LoraMerger:
         self._changed: set[str] = set()
 
     @torch.no_grad()
-    def apply(self, loras: Sequence[WeightedLora]) -> None:
-        """Merge these and no others, in order, in float32. A failure leaves the weights as in the file."""
+    def apply(self, loras: Sequence[WeightedLora], *, skip_foreign: bool = False) -> None:
+        """Merge these and no others, in order, in float32. A failure leaves the weights as in the file.
+
+        Raises ``UnsupportedModel`` for a file made for another model: with more than ``MOST_LEFT_OVER`` keys that
+        fit nothing here, or without a single patch in the shape of its weight. With ``skip_foreign`` such a file is
+        left out with a warning, as the reference does.
+        """
         self.remove()
         try:
-            for parameter, patches in self._collected(loras).items():
+            chosen = [lora for lora in map(self._matched, loras) if _accepted(lora, skip_foreign)]
+            for parameter, patches in _by_parameter(chosen).items():
                 self._merge(parameter, patches)
+            for lora in chosen:
+                _tell_misfits(lora, skip_foreign)
         except BaseException:
             self.remove()
             raise
@@ -72,38 +98,61 @@ class LoraMerger:
             self._slots[parameter].restore()
         self._changed.clear()
 
-    def _collected(self, loras: Sequence[WeightedLora]) -> dict[str, list[tuple[Patch, float]]]:
-        collected: dict[str, list[tuple[Patch, float]]] = {}
-        for lora in loras:
-            for parameter, patch in self._matched(lora.file).items():
-                if parameter in self._slots:
-                    collected.setdefault(parameter, []).append((patch, lora.weight))
-        return collected
-
-    def _matched(self, file: LoraFile) -> Mapping[str, Patch]:
+    def _matched(self, lora: WeightedLora) -> _MatchedLora:
         """The denoising network is matched first, what is left over with the text encoders."""
-        network = match_lora(file, self._unet_modules)
-        rest = LoraFile(file.name, {key: file.content[key] for key in network.left_over})
+        network = match_lora(lora.file, self._unet_modules)
+        rest = LoraFile(lora.file.name, {key: lora.file.content[key] for key in network.left_over})
         text = match_lora(rest, self._text_modules)
-        whole = Matched({**network.patches, **text.patches}, text.left_over)
-        if whole.rejected:
-            log.warning("LoRA left out, %d keys fit nothing here: %s", len(whole.left_over), file.name)
-            return {}
-        if whole.left_over:
-            log.warning("LoRA with %d keys that fit nothing here: %s", len(whole.left_over), file.name)
-        return whole.patches
+        return _MatchedLora(lora, Matched({**network.patches, **text.patches}, text.left_over))
 
-    def _merge(self, parameter: str, patches: Sequence[tuple[Patch, float]]) -> None:
-        slot = self._slots[parameter]
-        weight = slot.parameter.detach().float()
-        changed = False
-        for patch, strength in patches:
-            result = merged(weight, patch, strength) if strength else None
-            if result is not None:
-                weight, changed = result, True
-        if changed:
+    def _merge(self, parameter: str, patches: Sequence[tuple[Patch, _MatchedLora]]) -> None:
+        slot = self._slots.get(parameter)
+        weight = original = None if slot is None else slot.parameter.detach().float()
+        for patch, lora in patches:
+            result = None if weight is None else merged(weight, patch, lora.weight)
+            if result is None:
+                lora.misfits += 1
+            else:
+                weight = result
+        if slot is not None and weight is not None and weight is not original:
             self._changed.add(parameter)
             slot.set(weight)
+
+
+def _by_parameter(loras: Sequence[_MatchedLora]) -> dict[str, list[tuple[Patch, _MatchedLora]]]:
+    """The patches of every parameter, in the order of the files."""
+    collected: dict[str, list[tuple[Patch, _MatchedLora]]] = {}
+    for lora in loras:
+        for parameter, patch in lora.matched.patches.items():
+            collected.setdefault(parameter, []).append((patch, lora))
+    return collected
+
+
+def _accepted(lora: _MatchedLora, skip_foreign: bool) -> bool:
+    """Whether enough of a file's keys mean something here."""
+    left_over, keys = lora.matched.left_over, len(lora.file.content)
+    if lora.matched.rejected:
+        what = f"made for another kind of model: {len(left_over)} of its {keys} keys fit nothing here"
+        _refuse(lora, what, skip_foreign)
+        return False
+    if left_over:
+        log.warning("LoRA %s: %d of its %d keys fit nothing here", lora.file.name, len(left_over), keys)
+    return True
+
+
+def _tell_misfits(lora: _MatchedLora, skip_foreign: bool) -> None:
+    """What has been left out of a file because its shape is another than the weight's."""
+    patches = len(lora.matched.patches)
+    if lora.misfits and lora.misfits == patches:
+        _refuse(lora, "made for another model: nothing in it has the shape of the weight it names", skip_foreign)
+    elif lora.misfits:
+        log.warning("LoRA %s: %d of its %d patches fit no weight here", lora.file.name, lora.misfits, patches)
+
+
+def _refuse(lora: _MatchedLora, reason: str, skip_foreign: bool) -> None:
+    if not skip_foreign:
+        raise UnsupportedModel(lora.file.name, reason)
+    log.warning("LoRA %s left out: %s", lora.file.name, reason)
 
 
 def _unet_slots(network: DiffusionNetwork) -> Iterator[tuple[str, _Slot]]:

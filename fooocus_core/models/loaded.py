@@ -210,13 +210,14 @@ class ModelStore:
         """The checkpoint of a plan with ``loras`` and no others merged, in their order.
 
         What is loaded and merged already stays. A LoRA that is not in the library is skipped with a warning. Raises
-        ``CoreError``.
+        ``CoreError``; the weights are then those of an earlier call or of the file.
         """
-        model = self._loaded_checkpoint(models)
+        model = self.checkpoint(models)
         self._merge(model, loras)
         return model
 
-    def _loaded_checkpoint(self, models: plan.Models) -> LoadedModel:
+    def checkpoint(self, models: plan.Models) -> LoadedModel:
+        """The checkpoint of a plan, for what can be asked of it before its LoRAs are known. Raises ``CoreError``."""
         path = self.library.path("checkpoints", models.checkpoint)
         vae = None if models.vae is None else self.library.path("vae", models.vae)
         key = (models.checkpoint, _state(path), _state(vae))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +14,10 @@ from torch import Tensor
 
 from fooocus_core.conditioning.adm import base_adm
 from fooocus_core.conditioning.conditioning import Conditioning
-from fooocus_core.errors import Interrupted, UnsupportedModel
+from fooocus_core.errors import Interrupted, UnknownModel
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.metadata.describe import describe_image
-from fooocus_core.plan import Diffuse, Lora, Output
+from fooocus_core.plan import Diffuse, Output
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import PromptTask, prepare_stage
 from fooocus_core.sampling.denoiser import NoisePredictor
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from fooocus_core.models.loaded import LoadedModel, ModelStore
     from fooocus_core.prompts.styles import StyleBook
     from fooocus_core.prompts.wildcards import Wildcards
+
+log = logging.getLogger(__name__)
 
 NO_GUIDANCE_TOLERANCE = 1e-4
 """How near to 1 a guidance scale makes the negative side a copy of the positive (specification 01, section 8)."""
@@ -53,9 +57,10 @@ def run_diffuse(
     """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled."""
     yield Progress(0.0, "Loading models ...")
     _stop_if(cancel)
+    stage = without_foreign_lora(stage, models.checkpoint(stage.models))
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names())
-    _refuse_loras(tasks[0].loras)
-    model = models.load(stage.models)
+    _require_mode_lora(stage, tasks[0])
+    model = models.load(stage.models, tasks[0].loras)
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
@@ -64,7 +69,25 @@ def run_diffuse(
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
         pixels = model.enlarged(model.decoded(latents), stage.width_px, stage.height_px)
-        yield ImageFinished(index, task.seed, pixels, describe_image(stage, task, model.checkpoint_hash))
+        yield ImageFinished(
+            index, task.seed, pixels, describe_image(stage, task, model.checkpoint_hash, models.lora_hash)
+        )
+
+
+def without_foreign_lora(stage: Diffuse, model: LoadedModel) -> Diffuse:
+    """A model with an area of its own runs the distilled modes without their LoRAs: those fit SDXL's network alone."""
+    lora = stage.models.performance_lora
+    if lora is None or model.native_area_px is None:
+        return stage
+    log.info("mode %s without its LoRA, which is not made for %s: %s", stage.performance, model.name, lora.name)
+    return replace(stage, models=replace(stage.models, performance_lora=None))
+
+
+def _require_mode_lora(stage: Diffuse, task: PromptTask) -> None:
+    """So few steps without the LoRA that makes them enough would give a picture of no use."""
+    lora = stage.models.performance_lora
+    if lora is not None and PurePosixPath(lora.name).name not in [PurePosixPath(one.name).name for one in task.loras]:
+        raise UnknownModel("loras", lora.name, f"performance {stage.performance}")
 
 
 def sampled_size(asked: Size, native_area_px: int | None) -> Size:
@@ -136,12 +159,6 @@ def _fraction(stage: Diffuse, index: int, done: float) -> float:
 def _stop_if(cancel: CancelToken) -> None:
     if cancel():
         raise Interrupted("stopped on request")
-
-
-def _refuse_loras(loras: Sequence[Lora]) -> None:
-    """LoRAs are not merged yet; a picture without one that was asked for would be the wrong picture."""
-    if loras:
-        raise UnsupportedModel(loras[0].name, "LoRAs cannot be applied yet; send an empty list")
 
 
 @dataclass(frozen=True)
