@@ -48,12 +48,17 @@ class ClipTokenizer:
 
 
 def stock_tokenizer() -> ClipTokenizer:
-    """The tokenizer of every public SDXL checkpoint: 49,408 tokens, built from the packaged merges."""
+    """The tokenizer of every public SDXL checkpoint."""
+    return ClipTokenizer(*stock_vocabulary())
+
+
+def stock_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Its 49,408 tokens and, best first, its merges: built from the packaged merges."""
     packed = resources.files("fooocus_core.conditioning").joinpath("data/clip_merges.txt.gz").read_bytes()
     merges = [_pair(line) for line in gzip.decompress(packed).decode("utf-8").split("\n")]
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(c + WORD_END for c in alphabet), *(a + b for a, b in merges), START_TEXT, END_TEXT]
-    return ClipTokenizer({token: index for index, token in enumerate(tokens)}, merges)
+    return {token: index for index, token in enumerate(tokens)}, merges
 
 
 def tokenizer_from(vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[str]]) -> ClipTokenizer:

@@ -129,7 +129,7 @@ def load_text_l(
 
     Raises ``UnsupportedModel`` if a weight is missing or misshapen.
     """
-    shape = _shape(weights, name)
+    shape = text_shape(weights, name)
     model = _built(shape, "quick_gelu", name, head_width)
     unused = ("embeddings.position_ids",)
     assign_weights(model, weights, name, device=device, dtype=dtype, skipped=unused)
@@ -148,7 +148,7 @@ def load_text_g(
     if "text_projection" not in weights:
         raise UnsupportedModel(name, "the second text encoder's text_projection is missing")
     renamed = open_clip_renamed(weights)
-    shape = _shape(renamed, name)
+    shape = text_shape(renamed, name)
     model = _built(shape, "gelu", name, head_width)
     unused = ("text_projection", "logit_scale", "attn_mask")
     assign_weights(model, renamed, name, device=device, dtype=dtype, skipped=unused)
@@ -192,7 +192,8 @@ def open_clip_renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _shape(weights: Mapping[str, Tensor], name: str) -> TextShape:
+def text_shape(weights: Mapping[str, Tensor], name: str) -> TextShape:
+    """An encoder's sizes from its tensors in transformers' names. Raises ``UnsupportedModel`` if one is missing."""
     try:
         vocabulary, width = weights["embeddings.token_embedding.weight"].shape
         return TextShape(
