@@ -1,0 +1,71 @@
+"""The peer is a fair one: diffusers' pipeline and the server's engine hold the same networks and the same tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from benchmarks.diffusers_peer import load_pipeline, tokenizer
+from fooocus_core.conditioning.adm import embed_numbers
+from fooocus_core.conditioning.tokenizer import stock_tokenizer
+from fooocus_core.library import POCKET_FOLDER, POCKET_NAME
+from fooocus_core.models.checkpoint import Checkpoint
+from fooocus_core.models.device import Placement
+from fooocus_core.models.loaded import LoadedModel, load_model
+
+POCKET = POCKET_FOLDER / POCKET_NAME
+CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
+SIZES = [96.0, 128.0, 0.0, 0.0, 96.0, 128.0]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+"""The same weights and formulas; other kernels for attention and other orders of addition."""
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return load_model(POCKET, CPU)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionXLPipeline:
+    return load_pipeline(POCKET, CPU)
+
+
+@torch.no_grad()
+def test_the_same_denoising_network(model: LoadedModel, pipeline: StableDiffusionXLPipeline) -> None:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 12, 16, generator=generator)
+    context = torch.randn(2, 77, model.network.shape.context_width, generator=generator)
+    pooled = torch.randn(2, model.text.g.pooled_width, generator=generator)
+    timesteps = torch.tensor([951.0, 20.0])
+    theirs = pipeline.unet(
+        latents,
+        timesteps,
+        encoder_hidden_states=context,
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": torch.tensor([SIZES, SIZES])},
+    ).sample
+    ours = model.network(latents, timesteps, context, torch.cat([pooled, embed_numbers(SIZES).expand(2, -1)], dim=1))
+    assert ours.std() > 0.1
+    torch.testing.assert_close(theirs, ours, **TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["a red apple, flat icon", ""])
+def test_the_same_texts(model: LoadedModel, pipeline: StableDiffusionXLPipeline, text: str) -> None:
+    context, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
+    ours = model.text.encode(text, clip_skip=2)
+    torch.testing.assert_close(context, ours.context, **TOLERANCE)
+    torch.testing.assert_close(pooled, ours.pooled, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_the_same_autoencoder(model: LoadedModel, pipeline: StableDiffusionXLPipeline) -> None:
+    latents = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(pipeline.vae.decode(latents).sample, model.autoencoder.decode_raw(latents), **TOLERANCE)
+
+
+def test_a_public_checkpoint_gets_the_stock_tokens() -> None:
+    words = ["a", "photo", "of", "an", "astronaut", "riding", "a", "horse"]
+    ids = tokenizer(Checkpoint("public.safetensors", {}), pad="!")(" ".join(words)).input_ids
+    stock = stock_tokenizer()
+    assert ids == [stock.start_id, *(number for word in stock.ids(words) for number in word), stock.end_id]
