@@ -92,21 +92,31 @@ def display_name(name: str) -> str:
     return shown
 
 
-def load_styles(user_folder: Path | None = None) -> StyleBook:
-    """The user's styles and the bundled ones.
+class StyleFile(NamedTuple):
+    """The styles of one file and where its family stands in the load order, from 0; -1 for a user's own family."""
 
-    As in the original the user's files come first in order. Unlike there their texts win over bundled ones of the
-    same name, which is what somebody who writes such a file wants.
+    family_rank: int
+    styles: list[Style]
+
+
+def load_styles(user_folder: Path | None = None) -> StyleBook:
+    """The user's styles and the bundled ones, the user's texts in place of bundled ones of the same name.
+
+    As in the original, files of a user's own come first in order, and a file named like a bundled family stands where
+    that family stands: what a random style draws depends on it. Unlike there the user's own files also win over the
+    families, which is what somebody who writes such a file wants.
     """
     own = [] if user_folder is None else read_style_folder(user_folder)
     bundled = read_style_folder(BUNDLED_FOLDER)
-    return StyleBook([*own, *bundled, *own])
+    in_order = sorted([*bundled, *own], key=lambda file: file.family_rank)
+    # A name that comes again keeps its place, so adding these once more decides about texts only.
+    of_no_family = [file for file in own if file.family_rank < 0]
+    return StyleBook(style for file in [*in_order, *of_no_family] for style in file.styles)
 
 
-def read_style_folder(folder: Path) -> list[Style]:
-    """The styles of all JSON files below ``folder``: unknown files first, then the known families in their order."""
-    files = sorted(list_files(folder, ".json"), key=_family_rank)
-    return [style for path in files for style in read_style_file(path)]
+def read_style_folder(folder: Path) -> list[StyleFile]:
+    """All JSON files below ``folder``, in the order of the listing."""
+    return [StyleFile(_family_rank(path), read_style_file(path)) for path in list_files(folder, ".json")]
 
 
 def read_style_file(path: Path) -> list[Style]:
