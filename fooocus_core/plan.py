@@ -17,6 +17,8 @@ PLAN_VERSION = 1
 ImageFormat = Literal["png", "jpeg", "jpg", "webp"]
 MetadataScheme = Literal["fooocus", "a1111"]
 Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
+SwapMethod = Literal["joint", "separate", "vae"]
+"""How a refiner takes over (specification 03, section 8)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Models:
     performance_lora: Lora | None = None
     """Merged after the request's and the prompt's own (specification 01, section 3)."""
     clip_skip: int = 2
+    refiner: str | None = None
+    """A second checkpoint that takes over part of the steps."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class FreeU:
+    """Factors on the backbone (``b``, 0 ... 2) and the skips (``s``, 0 ... 4) of the two deepest levels (03, 10)."""
+
+    b1: float = 1.01
+    b2: float = 1.02
+    s1: float = 0.99
+    s2: float = 0.95
+
+
+@dataclass(frozen=True)
 class Diffuse:
     """Text to image (specification 01, 02, 03): ``image_number`` independent runs of one image each."""
 
@@ -88,6 +102,12 @@ class Diffuse:
     sampling: Sampling = field(default_factory=Sampling)
     refiner_switch: float = 0.5
     """Share of the steps before a refiner takes over (0.1 ... 1); written into the metadata with or without one."""
+    refiner_swap: SwapMethod = "joint"
+    switch_step: int | None = None
+    """The step at which the refiner takes over; ``None``: no step."""
+    overwrite_switch: int | None = None
+    """What was asked in place of the share, for the metadata."""
+    freeu: FreeU | None = None
     kind: Literal["diffuse"] = "diffuse"
 
 
@@ -144,6 +164,7 @@ def _stage_from_json(values: Mapping[str, Any]) -> Stage:
             "prompts": Prompts(**{**values["prompts"], "styles": tuple(values["prompts"]["styles"])}),
             "guidance": Guidance(**values["guidance"]),
             "sampling": Sampling(**values["sampling"]),
+            "freeu": FreeU(**values["freeu"]) if values.get("freeu") else None,
         }
     )
 
