@@ -17,6 +17,7 @@ from fooocus_core import plan
 from fooocus_core.adapters.lora import read_lora
 from fooocus_core.adapters.merge import LoraMerger, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
+from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
 from fooocus_core.errors import ModelError, UnknownModel, UnreadableModel, UnsupportedModel
 from fooocus_core.library import BUNDLED_UPSCALER, FileHashes, Library
@@ -205,6 +206,11 @@ class ModelStore:
 
     def lora_names(self) -> Sequence[str]:
         return self.library.lora_names()
+
+    def embeddings(self) -> EmbeddingFiles | None:
+        """Where textual inversions are looked up. Without any folder ``embedding:`` words are words like others."""
+        folders = [folder for folder in self.library.folders("embeddings") if folder.is_dir()]
+        return EmbeddingFiles(folders) if folders else None
 
     def load(self, models: plan.Models, loras: Sequence[plan.Lora] = ()) -> LoadedModel:
         """The checkpoint of a plan with ``loras`` and no others merged, in their order.

@@ -25,6 +25,7 @@ from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
 
 if TYPE_CHECKING:
+    from fooocus_core.conditioning.inversion import EmbeddingFiles
     from fooocus_core.models.loaded import LoadedModel, ModelStore
     from fooocus_core.prompts.styles import StyleBook
     from fooocus_core.prompts.wildcards import Wildcards
@@ -64,7 +65,7 @@ def run_diffuse(
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
-        sides = encode_sides(stage, task, model, size)
+        sides = encode_sides(stage, task, model, size, models.embeddings())
         latents = yield from _sample(stage, output, task, model, sides, size, index, cancel)
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
@@ -104,13 +105,15 @@ def _on_grid(length_px: float) -> int:
     return max(7, round(length_px / GRID_PX)) * GRID_PX
 
 
-def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, size: Size) -> Sides:
+def encode_sides(
+    stage: Diffuse, task: PromptTask, model: LoadedModel, size: Size, embeddings: EmbeddingFiles | None
+) -> Sides:
     """Both texts with their size vectors; with guidance scale 1 the negative is a copy of the positive."""
     guidance, clip_skip = stage.guidance, stage.models.clip_skip
-    positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip)
+    positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip, embeddings)
     negative = positive
     if abs(guidance.scale - 1) >= NO_GUIDANCE_TOLERANCE:
-        negative = model.text.encode_all(task.negative, task.negative_top_k, clip_skip)
+        negative = model.text.encode_all(task.negative, task.negative_top_k, clip_skip, embeddings)
     return Sides(
         Conditioning(positive.context, base_adm(positive.pooled, *size, guidance.adm_positive)),
         Conditioning(negative.context, base_adm(negative.pooled, *size, guidance.adm_negative)),

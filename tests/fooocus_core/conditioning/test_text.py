@@ -16,6 +16,7 @@ from fooocus_core.conditioning.chunks import CHUNK_TOKENS, Group, Marks, packed,
 from fooocus_core.conditioning.emphasis import Segment, weighted_segments
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import ClipTokenizer, normalised, stock_tokenizer, tokenizer_from
+from fooocus_core.errors import ModelError
 
 MARKS = Marks(49406, 49407, 0)
 prompts = st.text(alphabet=st.sampled_from(list("ab ():.,\\12-\n<|>é日\U0001f98a\0\u0345")), max_size=60) | st.text()
@@ -189,7 +190,6 @@ def embeddings(tmp_path: Path) -> EmbeddingFiles:
         (",both,", 2, "h,"),
         ("nothing", 0, ""),
         ("nothing,", 0, ","),
-        ("broken", 0, ""),
         ("../outside", 0, ""),
         ("../outside.safetensors", 0, ""),
         ("", 0, ""),
@@ -200,6 +200,29 @@ def test_looking_up_embeddings(embeddings: EmbeddingFiles, name: str, count: int
     vectors, left = embeddings.vectors(name, "clip_l", 4)
     assert (len(vectors), left) == (count, rest)
     assert all(vector.shape == (4,) for vector in vectors)
+
+
+def test_a_file_is_found_by_folder_before_extension(embeddings: EmbeddingFiles, tmp_path: Path) -> None:
+    save_file({"emb": torch.ones(7, 4)}, tmp_path / "embeddings" / "sub" / "one.safetensors")
+    assert len(embeddings.vectors("one", "clip_l", 4)[0]) == 1
+
+
+@pytest.mark.parametrize(("encoder", "width", "count"), [("clip_l", 4, 2), ("clip_g", 6, 2), ("clip_g", 5, 0)])
+def test_a_list_of_tables_gives_each_encoder_its_own(
+    embeddings: EmbeddingFiles, encoder: str, width: int, count: int
+) -> None:
+    assert len(embeddings.vectors("listed", encoder, width)[0]) == count
+
+
+def test_embedding_files_that_cannot_be_used(embeddings: EmbeddingFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "embeddings"
+    torch.save({"step": 5}, folder / "empty.pt")
+    torch.save({"emb": tmp_path}, folder / "unsafe.pt")
+    save_file({"clip_l": torch.ones(2, 4, dtype=torch.int32)}, folder / "whole.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "both.safetensors").read_bytes()[:-3])
+    for name in ("broken", "cut", "empty", "unsafe", "whole"):
+        with pytest.raises(ModelError, match=rf"^{name}\.(pt|safetensors): "):
+            embeddings.vectors(name, "clip_l", 4)
 
 
 def test_embeddings_in_a_prompt(embeddings: EmbeddingFiles) -> None:
