@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -20,7 +21,7 @@ from fooocusapi import files, health
 from fooocusapi.errors import install_error_handlers
 from fooocusapi.middleware import REQUEST_ID_HEADER, ErrorBoundary, OneSlashForm, RequestIds
 from fooocusapi.openapi import DESCRIPTION, publish
-from fooocusapi.security import Access, ApiKeyGuard, BodyLimit
+from fooocusapi.security import DOCS_ASSETS, Access, ApiKeyGuard, BodyLimit
 from fooocusapi.services import Opening, Services
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic import routes as classic
@@ -30,9 +31,12 @@ GZIP_LEVEL = 5
 
 
 def create_app(settings: Settings, open_services: Callable[[], Services]) -> FastAPI:
-    """The server. ``open_services`` is called on a thread when it starts; what it opened is closed when it ends."""
+    """The server. ``open_services`` is called on a thread when it starts; what it opened is closed when it ends.
+
+    Its documentation pages bring their scripts along: a server without a network shows them too.
+    """
     opening = Opening(open_services)
-    app = FastAPI(
+    app = FastAPIOffline(
         title="fooocusapi",
         version=_version(),
         description=DESCRIPTION,
@@ -40,6 +44,7 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
         middleware=_middleware(settings),
         redirect_slashes=False,
         strict_content_type=False,
+        static_url=DOCS_ASSETS,
     )
     app.state.opening = opening
     app.state.settings = settings

@@ -25,6 +25,9 @@ OPEN_PATHS = frozenset(
 )
 """Never behind the key: probes, and the pages that explain the rest."""
 
+DOCS_ASSETS = "/docs/assets"
+"""Scripts and styles of the documentation pages, as open as these."""
+
 PICTURE_FOLDERS = ("/files/", "/outputs/")
 """Open unless a setting closes them: pictures are embedded in pages and fetched by services that have no key."""
 
@@ -41,7 +44,7 @@ class Access:
 
     def allows(self, path: str, sent_key: str | None) -> bool:
         """Whether a caller who sent this key (``None``: none at all) may have this path. Constant time per key."""
-        if not self.key or path in OPEN_PATHS:
+        if not self.key or path in OPEN_PATHS or path.startswith(f"{DOCS_ASSETS}/"):
             return True
         if not self.pictures_need_key and path.startswith(PICTURE_FOLDERS):
             return True
