@@ -16,6 +16,7 @@ from fooocus_core.plan import Models, Plan
 from fooocus_core.presets.preset import Preset, choose_default_preset, load_preset, read_settings
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.prompts.styles import load_styles
+from fooocus_core.prompts.wildcards import BUNDLED_FOLDER, Wildcards
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import choose_checkpoint, resolve_request
 from fooocusapi.images.outputs import OutputStore
@@ -100,7 +101,7 @@ class Runtime:
                 preset, library, SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
             ),
             preset=preset,
-            style_names=load_styles().names,
+            style_names=load_styles(settings.styles_path).names,
             close=self.close,
         )
 
@@ -135,7 +136,6 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset) -> En
     from fooocus_core.engine import Engine as CoreEngine
     from fooocus_core.models.device import choose_placement
     from fooocus_core.models.loaded import ModelStore
-    from fooocus_core.prompts.wildcards import Wildcards
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
@@ -148,7 +148,13 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset) -> En
     models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
     logger.info("engine on %s", placement.device)
     _load_ahead(models, preset, library)
-    return CoreEngine(models, load_styles(), Wildcards())
+    return CoreEngine(models, load_styles(settings.styles_path), load_wildcards(settings))
+
+
+def load_wildcards(settings: Settings) -> Wildcards:
+    """The user's word lists, those of the folder that ``config.txt`` names, and the bundled ones."""
+    folders = _folders(_config(settings.config_path), "path_wildcards")
+    return Wildcards([settings.wildcards_path, *folders, BUNDLED_FOLDER])
 
 
 def _load_ahead(models: ModelStore, preset: Preset, library: Library) -> None:
@@ -210,12 +216,13 @@ def _config(path: Path) -> Mapping[str, Any]:
 
 
 def _model_folders(config: Mapping[str, Any]) -> dict[ModelKind, Sequence[Path]]:
-    """The ``path_*`` keys of ``config.txt``: a folder or a list of folders for each kind of model."""
-    folders: dict[ModelKind, Sequence[Path]] = {}
-    for kind in get_args(ModelKind):
-        value = config.get(f"path_{kind}")
-        names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        found = [Path(name) for name in names if isinstance(name, str) and name]
-        if found:
-            folders[kind] = found
-    return folders
+    """The folders that ``config.txt`` names for each kind of model."""
+    by_kind = {kind: _folders(config, f"path_{kind}") for kind in get_args(ModelKind)}
+    return {kind: folders for kind, folders in by_kind.items() if folders}
+
+
+def _folders(config: Mapping[str, Any], key: str) -> list[Path]:
+    """A ``path_*`` key of ``config.txt``: a folder or a list of folders; none where it is missing or unusable."""
+    value = config.get(key)
+    names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [Path(name) for name in names if isinstance(name, str) and name]

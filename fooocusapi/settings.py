@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     preset: str = Field("", description="the preset of requests that name none; empty: chosen by what is on disk")
     models_root: Path = Path("models")
     output_path: Path = Path("outputs")
+    styles_path: Path = Field(Path("styles"), description="your own style files; they replace bundled ones by name")
+    wildcards_path: Path = Field(
+        Path("wildcards"), description="your own word lists, looked at before the bundled ones"
+    )
     config_path: Path = Field(
         Path("config.txt"), validation_alias=_variable("config_path", "config_path"), description="Fooocus's own file"
     )
@@ -125,6 +129,8 @@ def without_server_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 _SHARED_WITH_DEMO = (
     "models_root",
+    "styles_path",
+    "wildcards_path",
     "config_path",
     "preset",
     "device",
