@@ -12,6 +12,7 @@ from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, Started
 from fooocus_core.models.loaded import ModelStore
 from fooocus_core.plan import Plan
+from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
 from fooocus_core.stages.diffuse import run_diffuse
@@ -26,6 +27,8 @@ class Engine:
     models: ModelStore
     styles: StyleBook
     wildcards: Wildcards
+    expansion: PromptExpansion | None = None
+    """``None``: prompts are never expanded."""
 
     def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -35,7 +38,9 @@ class Engine:
         yield Started(images=sum(stage.image_number for stage in plan.stages))
         try:
             for stage in plan.stages:
-                yield from run_diffuse(stage, plan.output, self.models, self.styles, self.wildcards, cancel)
+                yield from run_diffuse(
+                    stage, plan.output, self.models, self.styles, self.wildcards, cancel, self.expansion
+                )
         except Interrupted:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
@@ -52,4 +57,6 @@ class Engine:
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""
+        if self.expansion is not None:
+            self.expansion.unload()
         self.models.unload()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from fooocus_core.metadata.record import EXPANSION_STYLE, ImageRecord, RecordedLora
 from fooocus_core.plan import Diffuse
 from fooocus_core.prompts.tasks import PromptTask
+
+EXPANSION_SKIPPED: Final = "skipped: no prompt expansion model is installed"
+"""In place of the expanded prompt where one was asked for."""
 
 
 def describe_image(
@@ -24,7 +28,7 @@ def describe_image(
         checkpoint=stage.models.checkpoint,
         prompt=task.logged_prompt,
         negative_prompt=task.logged_negative_prompt,
-        prompt_expansion=task.expansion,
+        prompt_expansion=EXPANSION_SKIPPED if task.lacks_expansion else task.expansion,
         full_prompt=task.positive,
         full_negative_prompt=task.negative,
         styles=(EXPANSION_STYLE, *task.styles) if task.is_expanded else task.styles,

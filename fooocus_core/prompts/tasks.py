@@ -18,8 +18,8 @@ from fooocus_core.prompts.wildcards import Wildcards, fill_wildcards
 
 SEED_COUNT: Final = 2**63
 
-Expand = Callable[[str, int], str]
-"""The prompt expansion: from a picture's main prompt and seed to a longer text."""
+Expand = Callable[[str, int], str | None]
+"""The prompt expansion: from a picture's main prompt and seed to a longer text; ``None`` where it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class PromptTask:
     def is_expanded(self) -> bool:
         """Whether the expansion ran; its text, which may be empty, is then the last of the positive ones."""
         return len(self.positive) > self.positive_top_k
+
+    @property
+    def lacks_expansion(self) -> bool:
+        """Whether the expansion was asked for but could not be had."""
+        return self.use_expansion and not self.is_expanded
 
 
 def prepare_tasks(

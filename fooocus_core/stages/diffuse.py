@@ -19,7 +19,7 @@ from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.metadata.describe import describe_image
 from fooocus_core.plan import Diffuse, Output
 from fooocus_core.presets.sizes import GRID_PX, Size
-from fooocus_core.prompts.tasks import PromptTask, prepare_stage
+from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
 from fooocus_core.sampling.denoiser import NoisePredictor
 from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
@@ -54,12 +54,13 @@ def run_diffuse(
     styles: StyleBook,
     wildcards: Wildcards,
     cancel: CancelToken,
+    expand: Expand | None = None,
 ) -> Iterator[Event]:
     """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled."""
     yield Progress(0.0, "Loading models ...")
     _stop_if(cancel)
     stage = without_foreign_lora(stage, models.checkpoint(stage.models))
-    tasks = prepare_stage(stage, styles, wildcards, models.lora_names())
+    tasks = prepare_stage(stage, styles, wildcards, models.lora_names(), _interruptible(expand, cancel))
     _require_mode_lora(stage, tasks[0])
     model = models.load(stage.models, tasks[0].loras)
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
@@ -162,6 +163,18 @@ def _fraction(stage: Diffuse, index: int, done: float) -> float:
 def _stop_if(cancel: CancelToken) -> None:
     if cancel():
         raise Interrupted("stopped on request")
+
+
+def _interruptible(expand: Expand | None, cancel: CancelToken) -> Expand | None:
+    """An expansion that asks before every prompt whether the job is still wanted."""
+    if expand is None:
+        return None
+
+    def asking(prompt: str, seed: int) -> str | None:
+        _stop_if(cancel)
+        return expand(prompt, seed)
+
+    return asking
 
 
 @dataclass(frozen=True)

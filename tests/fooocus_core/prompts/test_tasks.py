@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fooocus_core.metadata.describe import describe_image
+from fooocus_core.metadata.describe import EXPANSION_SKIPPED, describe_image
 from fooocus_core.plan import Diffuse, Lora, Models, Prompts
 from fooocus_core.prompts.styles import Style, StyleBook
 from fooocus_core.prompts.tasks import prepare_stage, prepare_tasks
@@ -58,8 +58,11 @@ def test_any_prompt_gives_complete_tasks(
 def test_the_expansion_is_noted_and_run_only_where_there_is_one() -> None:
     without, _ = prepare_stage(_stage(), BOOK, NO_WORDS, [])
     assert (without.use_expansion, without.is_expanded, without.expansion) == (True, False, "")
+    assert without.lacks_expansion
+    assert prepare_stage(_stage(), BOOK, NO_WORDS, [], expand=lambda prompt, seed: None)[0] == without
     first, second = prepare_stage(_stage(), BOOK, NO_WORDS, [], expand=lambda prompt, seed: f"{prompt} {seed}")
     assert first.positive == ("a boat, plainly", "a boat 7")
+    assert not first.lacks_expansion
     assert second.positive == ("a boat, plainly", "a boat 8")
     assert first.positive_top_k == 1
 
@@ -87,6 +90,14 @@ def test_the_record_of_a_picture_tells_what_was_encoded() -> None:
     assert (record.prompt, record.negative_prompt) == ("a boat", "ugly")
     assert [(lora.name, lora.file_hash) for lora in record.loras if lora] == [("own.safetensors", "own")]
     assert (record.width_px, record.height_px, record.checkpoint_hash) == (512, 640, "aa")
+
+
+def test_the_record_tells_of_an_expansion_that_was_skipped() -> None:
+    skipped = describe_image(_stage(), prepare_stage(_stage(), BOOK, NO_WORDS, [])[0])
+    assert skipped.prompt_expansion == EXPANSION_SKIPPED
+    assert skipped.styles == ("Plain",)
+    plain = _stage(prompts=Prompts("a boat", styles=("Plain",)))
+    assert describe_image(plain, prepare_stage(plain, BOOK, NO_WORDS, [])[0]).prompt_expansion == ""
 
 
 def test_edited_words_count_from_the_next_job_on(tmp_path: Path) -> None:
