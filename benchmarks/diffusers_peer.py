@@ -1,7 +1,7 @@
 """diffusers' ``StableDiffusionXLPipeline`` on the same weight file, measured as the server is.
 
 The sizes of the networks are read off the file's tensors; translating the keys, loading, text encoding, sampling and
-decoding are diffusers' own. ``python -m benchmarks.diffusers_peer --checkpoint FILE`` prints its figures as JSON.
+decoding are diffusers' own. ``benchmarks/run.py`` runs this module as a process of its own and reads its figures, one line of JSON.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ SEED = 7
 
 Config = dict[str, Any]
 Picture = NDArray[np.uint8]
+Pipeline = Any
+"""A ``StableDiffusionXLPipeline``, whose class says nothing of its parts."""
 
 
 # --- the pipeline -------------------------------------------------------------------------------------------------
 
 
-def load_pipeline(path: Path, placement: Placement) -> StableDiffusionXLPipeline:
+def load_pipeline(path: Path, placement: Placement) -> Pipeline:
     """The pipeline of a single file of SDXL's layout, offline, on the server's device and in its precision.
 
     Raises the core's errors for a file that it cannot open or whose sizes it cannot read.
@@ -66,7 +68,7 @@ def load_pipeline(path: Path, placement: Placement) -> StableDiffusionXLPipeline
     checkpoint = open_checkpoint(path)
     with tempfile.TemporaryDirectory() as folder:
         write_configs(checkpoint, Path(folder))
-        pipeline = StableDiffusionXLPipeline.from_single_file(
+        pipeline: Pipeline = StableDiffusionXLPipeline.from_single_file(
             str(path),
             config=folder,
             local_files_only=True,
@@ -82,7 +84,7 @@ def load_pipeline(path: Path, placement: Placement) -> StableDiffusionXLPipeline
 
 def scheduler(checkpoint: Checkpoint) -> DPMSolverMultistepScheduler:
     """diffusers' form of the default sampler, DPM++ 2M SDE on Karras' noise levels: one network call a step."""
-    return DPMSolverMultistepScheduler(
+    return DPMSolverMultistepScheduler(  # type: ignore[no-untyped-call]
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -95,6 +97,8 @@ def scheduler(checkpoint: Checkpoint) -> DPMSolverMultistepScheduler:
 def tokenizer(checkpoint: Checkpoint, pad: str) -> CLIPTokenizer:
     """transformers' tokenizer over the file's own vocabulary, or the stock one."""
     own = json.loads(checkpoint.metadata.get(SIDECAR_KEY, "{}")).get("tokenizer")
+    vocabulary: Any
+    merges: Any  # pairs, as the class reads them from files; its annotation knows joined texts only
     if own is None:
         vocabulary, merges = stock_vocabulary()
     else:
@@ -193,7 +197,7 @@ def _write(path: Path, config: Config) -> None:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def render(pipeline: StableDiffusionXLPipeline, size: Size, steps: int) -> Tensor:
+def render(pipeline: Pipeline, size: Size, steps: int) -> Tensor:
     """One picture as pixels ``[1, 3, height, width]`` in ``[0, 1]``."""
     pixels: Tensor = pipeline(
         PROMPT,
@@ -208,14 +212,12 @@ def render(pipeline: StableDiffusionXLPipeline, size: Size, steps: int) -> Tenso
     return pixels
 
 
-def picture(pipeline: StableDiffusionXLPipeline, size: Size, steps: int) -> Picture:
+def picture(pipeline: Pipeline, size: Size, steps: int) -> Picture:
     """One picture as it was sampled."""
     return as_picture(render(pipeline, size, steps))
 
 
-def enlarged_picture(
-    pipeline: StableDiffusionXLPipeline, sampled: Size, steps: int, upscaler: Upscaler, size: Size
-) -> Picture:
+def enlarged_picture(pipeline: Pipeline, sampled: Size, steps: int, upscaler: Upscaler, size: Size) -> Picture:
     """One picture brought to its size by the server's own network, so that both sides do the same."""
     return upscaler.enlarge_to(render(pipeline, sampled, steps), *size)
 
@@ -245,8 +247,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--started-s", type=float, default=time.time(), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--started-s", type=float, required=True, help="when this process was started, $(date +%%s.%%N)"
+    )
     given = parser.parse_args()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     figures = measure(given.checkpoint, given.device, given.size, given.steps, given.runs, given.started_s)
     print(json.dumps(figures.to_json()))  # noqa: T201 - the process's answer
 

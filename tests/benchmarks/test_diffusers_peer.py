@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
 
-from benchmarks.diffusers_peer import load_pipeline, tokenizer
+from benchmarks.diffusers_peer import Pipeline, load_pipeline, tokenizer
 from fooocus_core.conditioning.adm import embed_numbers
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME
@@ -17,8 +17,11 @@ from fooocus_core.models.loaded import LoadedModel, load_model
 POCKET = POCKET_FOLDER / POCKET_NAME
 CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
 SIZES = [96.0, 128.0, 0.0, 0.0, 96.0, 128.0]
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
-"""The same weights and formulas; other kernels for attention and other orders of addition."""
+
+
+def assert_same(theirs: Tensor, ours: Tensor) -> None:
+    """The same weights and formulas; other kernels for attention and other orders of addition."""
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +30,12 @@ def model() -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> StableDiffusionXLPipeline:
+def pipeline() -> Pipeline:
     return load_pipeline(POCKET, CPU)
 
 
 @torch.no_grad()
-def test_the_same_denoising_network(model: LoadedModel, pipeline: StableDiffusionXLPipeline) -> None:
+def test_the_same_denoising_network(model: LoadedModel, pipeline: Pipeline) -> None:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, 12, 16, generator=generator)
     context = torch.randn(2, 77, model.network.shape.context_width, generator=generator)
@@ -46,22 +49,22 @@ def test_the_same_denoising_network(model: LoadedModel, pipeline: StableDiffusio
     ).sample
     ours = model.network(latents, timesteps, context, torch.cat([pooled, embed_numbers(SIZES).expand(2, -1)], dim=1))
     assert ours.std() > 0.1
-    torch.testing.assert_close(theirs, ours, **TOLERANCE)
+    assert_same(theirs, ours)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("text", ["a red apple, flat icon", ""])
-def test_the_same_texts(model: LoadedModel, pipeline: StableDiffusionXLPipeline, text: str) -> None:
+def test_the_same_texts(model: LoadedModel, pipeline: Pipeline, text: str) -> None:
     context, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
     ours = model.text.encode(text, clip_skip=2)
-    torch.testing.assert_close(context, ours.context, **TOLERANCE)
-    torch.testing.assert_close(pooled, ours.pooled, **TOLERANCE)
+    assert_same(context, ours.context)
+    assert_same(pooled, ours.pooled)
 
 
 @torch.no_grad()
-def test_the_same_autoencoder(model: LoadedModel, pipeline: StableDiffusionXLPipeline) -> None:
+def test_the_same_autoencoder(model: LoadedModel, pipeline: Pipeline) -> None:
     latents = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(pipeline.vae.decode(latents).sample, model.autoencoder.decode_raw(latents), **TOLERANCE)
+    assert_same(pipeline.vae.decode(latents).sample, model.autoencoder.decode_raw(latents))
 
 
 def test_a_public_checkpoint_gets_the_stock_tokens() -> None:
