@@ -1,7 +1,7 @@
 """diffusers' ``StableDiffusionXLPipeline`` on the same weight file, measured as the server is.
 
 The sizes of the networks are read off the file's tensors; translating the keys, loading, text encoding, sampling and
-decoding are diffusers' own. ``benchmarks/run.py`` runs this module as a process of its own and reads its figures, one line of JSON.
+decoding are diffusers' own. ``benchmarks/run.py`` runs this as a process of its own and reads its one line of JSON.
 """
 
 from __future__ import annotations
