@@ -40,7 +40,8 @@ MAX_SEED: Final = 2**63 - 1
 MAX_IMAGES: Final = 32
 MAX_STEPS: Final = 200
 MAX_PROMPT_CHARACTERS: Final = 20_000
-"""Some sixty times the text encoders' window; a longer text would only exhaust the memory of the networks."""
+"""Some sixty times the text encoders' window; a longer text would only exhaust the memory of the networks. A server
+may draw the line elsewhere."""
 
 
 class NameLookup(Protocol):
@@ -61,6 +62,7 @@ def resolve_request(
     library: NameLookup,
     draw_seed: Callable[[], int],
     limits: SizeLimits | None = None,
+    max_prompt_characters: int = MAX_PROMPT_CHARACTERS,
 ) -> Plan:
     """The complete plan of a text-to-image request.
 
@@ -74,7 +76,7 @@ def resolve_request(
     _refuse_refiner(request, preset, mode, checkpoint, library)
     stage = Diffuse(
         models=_models(request, preset, mode, checkpoint, library),
-        prompts=_prompts(request, preset),
+        prompts=_prompts(request, preset, max_prompt_characters),
         width_px=size.width_px,
         height_px=size.height_px,
         seed=choose_seed(request.seed, draw_seed),
@@ -172,10 +174,10 @@ def _performance_lora(mode: Mode, library: NameLookup) -> Lora | None:
     return Lora(library.find("loras", mode.lora.name) or mode.lora.name, mode.lora.weight)
 
 
-def _prompts(request: GenerationRequest, preset: Preset) -> Prompts:
+def _prompts(request: GenerationRequest, preset: Preset, max_characters: int) -> Prompts:
     return Prompts(
-        prompt=_text("prompt", request.prompt, preset.prompt),
-        negative_prompt=_text("negative_prompt", request.negative_prompt, preset.negative_prompt),
+        prompt=_text("prompt", request.prompt, preset.prompt, max_characters),
+        negative_prompt=_text("negative_prompt", request.negative_prompt, preset.negative_prompt, max_characters),
         styles=preset.styles if request.styles is None else request.styles,
         read_wildcards_in_order=request.read_wildcards_in_order,
         max_loras=preset.max_loras,
@@ -252,10 +254,10 @@ def _whole(field: str, asked: int | None, default: int, low: int, high: int) -> 
     return value
 
 
-def _text(field: str, asked: str | None, default: str) -> str:
+def _text(field: str, asked: str | None, default: str, max_characters: int) -> str:
     text = default if asked is None else asked
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise InvalidRequest(field, f"must be at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+    if len(text) > max_characters:
+        raise InvalidRequest(field, f"must be at most {max_characters} characters, got {len(text)}")
     # JSON can spell half a surrogate pair, which is in no file and in no tokenizer's vocabulary.
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidRequest(field, "holds half of a surrogate pair, which is no character")

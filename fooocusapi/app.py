@@ -53,7 +53,7 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.include_router(health.router)
     app.include_router(classic.router)
     app.include_router(files.router)
-    publish(app, opening)
+    publish(app, opening, settings)
     return app
 
 

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from fooocus_core.presets.preset import Preset
 from fooocusapi.services import Opening
+from fooocusapi.settings import Settings
 
 DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialect of Fooocus-API.
 
@@ -16,13 +17,14 @@ Fields that a request leaves out, sends as null, or leaves empty where a number 
 defaults shown here, which are those of the server's preset. Unknown fields are ignored."""
 
 
-def publish(app: FastAPI, opening: Opening) -> None:
+def publish(app: FastAPI, opening: Opening, settings: Settings) -> None:
     """Makes ``app`` show the preset's defaults as soon as it is known; until then those of the contract."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is not None:
             return app.openapi_schema
         published = _document_of(app)
+        _show_limits(published, settings)
         services = opening.opened
         if services is not None:
             _show_defaults(published, services.preset)
@@ -34,6 +36,13 @@ def publish(app: FastAPI, opening: Opening) -> None:
 
 def _document_of(app: FastAPI) -> dict[str, Any]:
     return get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+
+
+def _show_limits(published: dict[str, Any], settings: Settings) -> None:
+    """The limits that are this server's own, where the field is described."""
+    fields = published["components"]["schemas"]["CommonRequest"]["properties"]
+    for name in ("prompt", "negative_prompt"):
+        fields[name]["maxLength"] = settings.max_prompt_characters
 
 
 def _show_defaults(published: dict[str, Any], preset: Preset) -> None:

@@ -41,8 +41,8 @@ SEEDS = 2**63
 LET_GO_WITHIN_S = 3.0
 """How long the running job may take for its last step when the server ends."""
 FLUSH_WITHIN_S = 2.0
-"""How long webhooks may take that wait when the server ends. With the grace of the running job, ten seconds in all:
-what container systems allow before they kill."""
+"""How long webhooks may take that wait when the server ends. With the seconds that open connections have, less than
+the ten that container systems allow before they kill."""
 
 EngineMaker = Callable[[Settings, Library, Preset], Engine]
 
@@ -75,7 +75,7 @@ class Runtime:
         settings = self._settings
         config = _config(settings.config_path)
         library = Library.below(settings.models_root, _model_folders(config))
-        preset = _preset(settings.preset, library, config)
+        preset = _preset(settings, library, config)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
@@ -97,18 +97,17 @@ class Runtime:
             outputs=outputs,
             engine=worker,
             library=library,
-            resolve=_resolver(
-                preset, library, SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
-            ),
+            resolve=_resolver(preset, library, settings),
             preset=preset,
             style_names=load_styles(settings.styles_path).names,
             close=self.close,
         )
 
     def drain(self) -> None:
-        """Take no job any more, let the running one end or put it back, let waiting callers go, flush the webhooks.
+        """Take no job any more, put the running one back, let waiting callers go, flush the webhooks.
 
-        Blocks for ten seconds at most with the default grace. The jobs can still be looked up. Once is enough.
+        The running job ends within a step unless it was given a grace. Blocks for five seconds at most without one.
+        The jobs can still be looked up. Once is enough.
         """
         with self._draining:
             if self._parts is not None and not self._is_drained:
@@ -125,6 +124,8 @@ class Runtime:
         self.is_settled = parts.worker.stop(self._settings.shutdown_grace_s, LET_GO_WITHIN_S)
         if not self.is_settled:
             logger.warning("the worker did not stop in time; a job that it was at starts again with the server")
+            # Long steps are no crash: written down as put back, they do not use up the job's attempts.
+            parts.queue.put_back_running()
         parts.queue.release_waiters()
         parts.webhooks.close(FLUSH_WITHIN_S)
 
@@ -197,17 +198,23 @@ def _webhook_client() -> httpx.AsyncClient:
     return httpx.AsyncClient()
 
 
-def _resolver(preset: Preset, library: Library, limits: SizeLimits) -> Callable[[GenerationRequest], Plan]:
+def _resolver(preset: Preset, library: Library, settings: Settings) -> Callable[[GenerationRequest], Plan]:
+    sizes = SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
+
     def resolve(request: GenerationRequest) -> Plan:
-        return resolve_request(request, preset, library, lambda: secrets.randbelow(SEEDS), limits)
+        return resolve_request(
+            request, preset, library, lambda: secrets.randbelow(SEEDS), sizes, settings.max_prompt_characters
+        )
 
     return resolve
 
 
-def _preset(name: str, library: Library, config: Mapping[str, Any]) -> Preset:
-    if name:
-        return load_preset(name, config=config)
-    return choose_default_preset(library.checkpoint_names(), config=config)
+def _preset(settings: Settings, library: Library, config: Mapping[str, Any]) -> Preset:
+    """The one that was asked for, else the one that suits the checkpoints on disk; the user's own files first."""
+    folders = [settings.presets_path]
+    if settings.preset:
+        return load_preset(settings.preset, folders, config)
+    return choose_default_preset(library.checkpoint_names(), folders, config)
 
 
 def _config(path: Path) -> Mapping[str, Any]:

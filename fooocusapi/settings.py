@@ -13,6 +13,9 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fooocus_core.presets.sizes import SizeLimits
+from fooocus_core.resolve import MAX_PROMPT_CHARACTERS
+
 PREFIX = "FOOOCUSAPI_"
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
@@ -55,7 +58,11 @@ class Settings(BaseSettings):
         validation_alias=_variable("database_url", "FOOOCUS_DB_CONF"),
         description="the journal's database; empty: journal.db in the outputs folder",
     )
-    shutdown_grace_s: float = Field(5.0, ge=0, description="how long the running job may take to end at shutdown")
+    shutdown_grace_s: float = Field(
+        0.0,
+        ge=0,
+        description="how long the running job may go on at shutdown before it is put back, to run at the next start",
+    )
 
     apikey: SecretStr = Field(SecretStr(""), description="the key callers send as X-API-KEY; empty: open to all")
     pictures_need_key: bool = Field(False, description="close finished pictures to callers without the key as well")
@@ -67,14 +74,16 @@ class Settings(BaseSettings):
     wildcards_path: Path = Field(
         Path("wildcards"), description="your own word lists, looked at before the bundled ones"
     )
+    presets_path: Path = Field(Path("presets"), description="your own preset files; they replace bundled ones by name")
     config_path: Path = Field(
         Path("config.txt"), validation_alias=_variable("config_path", "config_path"), description="Fooocus's own file"
     )
 
     max_body_bytes: int = Field(256 * 2**20, ge=1024, description="largest request body")
-    max_prompt_bytes: int = Field(80_000, ge=1, description="longest prompt, as UTF-8")
-    max_side_px: int = Field(4096, ge=64, description="longest side of a picture")
-    max_pixels: int = Field(2048 * 2048, ge=64 * 64, description="largest area of a picture")
+    max_json_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body that is no form with files")
+    max_prompt_characters: int = Field(MAX_PROMPT_CHARACTERS, ge=1, description="longest prompt, negative one alike")
+    max_side_px: int = Field(SizeLimits.max_side_px, ge=64, description="longest side of a picture")
+    max_pixels: int = Field(SizeLimits.max_pixels, ge=64 * 64, description="largest area of a picture")
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 
     device: Device = "auto"
@@ -131,6 +140,7 @@ _SHARED_WITH_DEMO = (
     "models_root",
     "styles_path",
     "wildcards_path",
+    "presets_path",
     "config_path",
     "preset",
     "device",

@@ -350,6 +350,20 @@ class JobQueue:
             self._running_id, self._preview = None, None
             self._waiting.appendleft(job_id)
 
+    def put_back_running(self) -> None:
+        """The same for a worker that cannot be waited for, in a process that is about to end.
+
+        What the worker still does to the job counts as well: it may end it, or put it back once more.
+        """
+        with self._state:
+            job_id, is_cancelled = self._running_id, self._cancel_running.is_set()
+        if job_id is None:
+            return
+        if is_cancelled:
+            _guarded("ending a stopped job", self.apply, job_id, Cancelled())
+        else:
+            _guarded("putting a job back", self.put_back, job_id)
+
     # -------------------------------------------------------------------------------------------------- internals
 
     def _check_room(self) -> None:

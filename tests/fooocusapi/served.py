@@ -123,7 +123,13 @@ class House:
 
     def resolve(self, request: GenerationRequest) -> Any:
         self.requests.append(request)
-        return resolve_request(request, self.preset, self.library, lambda: DRAWN_SEED)
+        return resolve_request(
+            request,
+            self.preset,
+            self.library,
+            lambda: DRAWN_SEED,
+            max_prompt_characters=self.settings.max_prompt_characters,
+        )
 
     @property
     def files(self) -> list[str]:

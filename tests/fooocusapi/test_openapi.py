@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fooocus_core.presets.preset import load_preset
+from fooocusapi.settings import Settings
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, serving
 
 CONTRACT = json.loads((Path(__file__).parent / "surfaces/classic/contract/classic.json").read_text())
@@ -139,6 +140,18 @@ def test_defaults_are_those_of_the_preset(lightning: TestClient, house: House) -
     assert property_of(published, "performance_selection")["default"] == "Lightning"
     assert property_of(published, "base_model_name")["default"] == house.preset.checkpoint
     assert property_of(published, "style_selections")["default"] == list(house.preset.styles)
+
+
+def test_the_longest_prompt_is_that_of_the_settings(house: House) -> None:
+    house.settings = Settings(max_prompt_characters=9)
+    with serving(house) as client:
+        published = client.get("/openapi.json").json()
+        for field in ("prompt", "negative_prompt"):
+            longest = property_of(published, field)["maxLength"]
+            assert client.post(TEXT_TO_IMAGE, json={field: "a" * longest}).status_code == 200
+            answer = client.post(TEXT_TO_IMAGE, json={field: "a" * (longest + 1)})
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0]["loc"] == ["body", field]
 
 
 def test_answers_are_as_published(client: TestClient, published: dict[str, Any]) -> None:

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from fooocus_core.errors import InvalidRequest
+from fooocus_core.events import Finished
+from fooocus_core.plan import Plan
+from fooocus_core.request import GenerationRequest
+from fooocusapi import runtime as runtime_module
 from fooocusapi.runtime import Runtime, load_wildcards
-from fooocusapi.settings import Settings
-from tests.fooocusapi.fakes import ScriptedEngine
+from fooocusapi.settings import Settings, load_settings
+from tests.fooocusapi.fakes import HandEngine, ScriptedEngine
+from tests.fooocusapi.served import wait_until
 
 
 @pytest.fixture
@@ -20,6 +26,7 @@ def settings(tmp_path: Path) -> Settings:
         output_path=tmp_path / "outputs",
         styles_path=tmp_path / "styles",
         wildcards_path=tmp_path / "words",
+        presets_path=tmp_path / "presets",
         config_path=tmp_path / "config.txt",
     )
 
@@ -51,3 +58,76 @@ def test_word_lists_of_the_user_then_of_the_configured_folder_then_the_bundled_o
     assert wildcards.lines("color") == ["words"]
     assert wildcards.lines("hat") == ["theirs"]
     assert "cat" in wildcards.lines("animal")
+
+
+def test_a_broken_style_file_is_named_and_the_others_count(
+    settings: Settings, runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.styles_path.mkdir()
+    (settings.styles_path / "broken.json").write_text("[{", encoding="utf-8")
+    (settings.styles_path / "whole.json").write_text(json.dumps([{"name": "my-own"}]), encoding="utf-8")
+    assert "My Own" in runtime.open().style_names
+    assert "broken.json" in caplog.text
+
+
+def write_preset(settings: Settings, name: str, text: str) -> None:
+    settings.presets_path.mkdir(exist_ok=True)
+    (settings.presets_path / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def test_a_preset_of_the_user_is_found_by_name(settings: Settings) -> None:
+    write_preset(settings, "mine", json.dumps({"default_cfg_scale": 9, "default_styles": ["Fooocus Sharp"]}))
+    write_preset(settings, "Anime", json.dumps({"default_cfg_scale": 8}))
+    for name, scale in (("mine", 9), ("anime", 8)):
+        chosen = settings.model_copy(update={"preset": name, "output_path": settings.output_path / name})
+        runtime = Runtime(chosen, lambda *_: ScriptedEngine())
+        assert runtime.open().preset.guidance.scale == scale
+        runtime.close()
+
+
+def test_a_broken_preset_is_named_and_the_rest_is_the_default(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_preset(settings, "mine", "{")
+    runtime = Runtime(settings.model_copy(update={"preset": "mine"}), lambda *_: ScriptedEngine())
+    assert runtime.open().preset.guidance.scale == 4
+    assert "mine.json" in caplog.text
+    runtime.close()
+
+
+def test_a_preset_that_is_nowhere_stops_the_start_and_names_the_known_ones(settings: Settings) -> None:
+    write_preset(settings, "mine", "{}")
+    with pytest.raises(InvalidRequest, match=r"preset: unknown name 'absent'.*mine"):
+        Runtime(settings.model_copy(update={"preset": "absent"}), lambda *_: ScriptedEngine()).open()
+
+
+def test_the_longest_prompt_is_a_setting(settings: Settings) -> None:
+    runtime = Runtime(settings.model_copy(update={"max_prompt_characters": 5}), lambda *_: ScriptedEngine())
+    resolve = runtime.open().resolve
+    assert isinstance(resolve(GenerationRequest(prompt="apple", negative_prompt="xxxxx")), Plan)
+    for field in ("prompt", "negative_prompt"):
+        with pytest.raises(InvalidRequest, match=f"{field}: must be at most 5 characters, got 6"):
+            resolve(GenerationRequest(**{field: "apples"}))
+    runtime.close()
+
+
+def test_a_step_that_outlasts_the_shutdown_costs_the_job_no_attempt(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "LET_GO_WITHIN_S", 0.0)
+    engine = HandEngine()
+    runtime = Runtime(settings, lambda *_: engine)
+    services = runtime.open()
+    job = services.jobs.submit(services.resolve(GenerationRequest()), "classic", "Text to Image", {})
+    engine.begin()
+    wait_until(services.jobs.is_running)
+    runtime.drain()
+    assert not runtime.is_settled
+    after = services.jobs.get(job.id)
+    assert after is not None
+    assert (after.state.value, after.attempts) == ("waiting", 0)
+    engine.play(Finished())  # Lets the thread go.
+
+
+def test_no_grace_unless_it_is_asked_for() -> None:
+    assert load_settings({}).shutdown_grace_s == 0

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from fooocus_core.resolve import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED
+from fooocus_core.resolve import MAX_IMAGES, MAX_SEED
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, Text, asked
@@ -302,13 +302,11 @@ class CommonRequest(LenientModel):
 
     prompt: Text | None = asked(
         "",
-        f"What the picture shows, up to {MAX_PROMPT_CHARACTERS} characters. The first line is the main prompt, further "
-        "lines add to it. Understands `<lora:name:weight>`, `__wildcard__` and `[[one,two]]`.",
+        "What the picture shows. The first line is the main prompt, further lines add to it. Understands "
+        "`<lora:name:weight>`, `__wildcard__` and `[[one,two]]`.",
         example="a red apple on a wooden table",
     )
-    negative_prompt: Text | None = asked(
-        "", f"What the picture should not show, up to {MAX_PROMPT_CHARACTERS} characters.", example="blurry"
-    )
+    negative_prompt: Text | None = asked("", "What the picture should not show.", example="blurry")
     style_selections: Annotated[list[Text] | None, BeforeValidator(_read_styles)] = asked(
         ["Fooocus V2", "Fooocus Enhance", "Fooocus Sharp"],
         f"Styles by name, in order, at most {MAX_STYLES}; `[]` is none. Unknown names are left out.",

@@ -288,6 +288,29 @@ def test_putting_back_keeps_the_order_and_the_attempts(jobs: JobQueue, make_queu
 # ------------------------------------------------------------------------------------------------ history and files
 
 
+def test_a_job_whose_worker_cannot_be_waited_for_keeps_its_attempts(jobs: JobQueue, journal: SqlJournal) -> None:
+    jobs.put_back_running()  # Nothing runs, nothing happens.
+    submit(jobs)
+    job = begin(jobs)
+    jobs.put_back_running()
+    (waiting,) = journal.unfinished()
+    assert (waiting.id, waiting.state, waiting.attempts) == (job.id, JobState.WAITING, 0)
+    jobs.apply(job.id, Progress(0.5, "one step more"))
+    assert jobs.apply(job.id, Finished()).state is JobState.SUCCEEDED, "the worker may still bring it to its end"
+    assert journal.unfinished() == []
+
+
+def test_a_stopped_job_whose_worker_cannot_be_waited_for_does_not_come_back(
+    jobs: JobQueue, journal: SqlJournal
+) -> None:
+    submit(jobs)
+    begin(jobs)
+    jobs.stop_running()
+    jobs.put_back_running()
+    assert journal.unfinished() == []
+    assert journal.history()[0].state is JobState.CANCELLED
+
+
 def test_trimming_drops_the_oldest_with_its_files(make_queue: MakeQueue, store: FakeStore) -> None:
     jobs = make_queue(Limits(history=2))
     ids = []
