@@ -14,7 +14,7 @@ from PIL import Image
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.files import MAKER_NOTE_TAG, SCHEME_KEY, TEXT_KEY, USER_COMMENT_TAG
 from fooocus_core.metadata.found_styles import find_styles
-from fooocus_core.metadata.record import EXPANSION_STYLE
+from fooocus_core.metadata.record import EXPANSION_STYLE, LORA_KEY
 from fooocus_core.metadata.schemes import A1111_LABELS, KARRAS_SUFFIX, NEGATIVE_PREFIX, SAMPLER_TITLES, stem
 from fooocus_core.plan import MetadataScheme
 from fooocus_core.prompts.styles import StyleBook
@@ -102,12 +102,12 @@ def _restore_file(key: str, value: Any, files: FileNames) -> Any:
     if not isinstance(value, str) or value in ("", "None"):
         return value
     if key in ("base_model", "refiner_model"):
-        return _by_stem(value, files.checkpoints)
+        return by_stem(value, files.checkpoints)
     if key == "vae":
-        return _by_stem(value, files.vae)
-    if key.startswith("lora_combined_"):
+        return by_stem(value, files.vae)
+    if key.startswith(LORA_KEY):
         name, _, weight = value.rpartition(" : ")
-        found = _by_stem(name, files.loras)
+        found = by_stem(name, files.loras)
         return None if found is None else f"{found} : {weight}"
     return value
 
@@ -127,8 +127,8 @@ def _parse_a1111(text: str, files: FileNames, styles: StyleBook) -> Values:
         values["sampler"] = _sampler_name(values["sampler"])
     for key, listed in (("base_model", files.checkpoints), ("refiner_model", files.checkpoints), ("vae", files.vae)):
         if key in values:
-            values[key] = _by_stem(values[key], listed) or values[key]
-    values |= {f"lora_combined_{number}": lora for number, lora in _a1111_loras(values, files.loras)}
+            values[key] = by_stem(values[key], listed) or values[key]
+    values |= {f"{LORA_KEY}{number}": lora for number, lora in _a1111_loras(values, files.loras)}
     return {**values, "styles": str(names)}
 
 
@@ -173,13 +173,13 @@ def _sampler_name(title: str) -> str:
 
 def _a1111_loras(values: Values, listed: Sequence[str]) -> Iterator[tuple[int, str]]:
     """``file : weight`` by position in the list, from 1; what is not on disk is left out."""
-    for number, parts in enumerate(_lora_entries(values), start=1):
-        found = _by_stem(parts[0], listed)
+    for number, parts in enumerate(lora_entries(values), start=1):
+        found = by_stem(parts[0], listed)
         if found is not None and len(parts) > 1:
             yield number, f"{found} : {parts[-1]}"
 
 
-def _lora_entries(values: Values) -> list[list[str]]:
+def lora_entries(values: Values) -> list[list[str]]:
     """Name and weight of each LoRA, from the weights or from hashes of the form ``name: hash: weight``."""
     if "lora_weights" in values:
         return _split_entries(values["lora_weights"])
@@ -191,5 +191,6 @@ def _split_entries(text: str) -> list[list[str]]:
     return [entry.split(": ") for entry in text.split(", ")]
 
 
-def _by_stem(name: str, listed: Sequence[str]) -> str | None:
+def by_stem(name: str, listed: Sequence[str]) -> str | None:
+    """The first listed file whose name without folder and last extension is ``name``."""
     return next((file for file in listed if stem(file) == name), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from fooocus_core.plan import MetadataScheme, Performance
@@ -19,6 +20,41 @@ DEFAULT_ADAPTIVE_SCALE: Final = 7.0
 
 EXPANSION_STYLE: Final = "Fooocus V2"
 """The style name that asks for the prompt expansion."""
+
+
+LABELS: Final = MappingProxyType(
+    {
+        "prompt": "Prompt",
+        "negative_prompt": "Negative Prompt",
+        "prompt_expansion": "Fooocus V2 Expansion",
+        "styles": "Styles",
+        "performance": "Performance",
+        "steps": "Steps",
+        "resolution": "Resolution",
+        "guidance_scale": "Guidance Scale",
+        "sharpness": "Sharpness",
+        "adm_guidance": "ADM Guidance",
+        "base_model": "Base Model",
+        "refiner_model": "Refiner Model",
+        "refiner_switch": "Refiner Switch",
+        "overwrite_switch": "Overwrite Switch",
+        "refiner_swap_method": "Refiner Swap Method",
+        "adaptive_cfg": "CFG Mimicking from TSNR",
+        "clip_skip": "CLIP Skip",
+        "sampler": "Sampler",
+        "scheduler": "Scheduler",
+        "vae": "VAE",
+        "seed": "Seed",
+        "freeu": "FreeU",
+        "metadata_scheme": "Metadata Scheme",
+        "version": "Version",
+    }
+)
+"""Key -> label of the table's rows, in its order."""
+
+LORA_KEY: Final = "lora_combined_"
+LORA_LABEL: Final = "LoRA "
+"""Key and label of an applied LoRA, each followed by its place in the list, from 1."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +113,15 @@ RowValue = str | int | float | bool
 
 
 class Row(NamedTuple):
-    """One line of the table: what people read, what programs read, and the value."""
+    """One line of the table: what programs read, and the value."""
 
-    label: str
     key: str
     value: RowValue
+
+    @property
+    def label(self) -> str:
+        """What people read."""
+        return LABELS.get(self.key) or self.key.replace(LORA_KEY, LORA_LABEL)
 
 
 def rows(record: ImageRecord, scheme: MetadataScheme | None) -> list[Row]:
@@ -91,50 +131,50 @@ def rows(record: ImageRecord, scheme: MetadataScheme | None) -> list[Row]:
         *_model_rows(record),
         *_sampling_rows(record),
         *_lora_rows(record),
-        Row("Metadata Scheme", "metadata_scheme", scheme or False),
-        Row("Version", "version", VERSION),
+        Row("metadata_scheme", scheme or False),
+        Row("version", VERSION),
     ]
 
 
 def _prompt_rows(record: ImageRecord) -> Iterator[Row]:
-    yield Row("Prompt", "prompt", record.prompt)
-    yield Row("Negative Prompt", "negative_prompt", record.negative_prompt)
-    yield Row("Fooocus V2 Expansion", "prompt_expansion", record.prompt_expansion)
-    yield Row("Styles", "styles", str(list(record.styles)))
-    yield Row("Performance", "performance", record.performance)
-    yield Row("Steps", "steps", record.steps)
-    yield Row("Resolution", "resolution", str((record.width_px, record.height_px)))
-    yield Row("Guidance Scale", "guidance_scale", record.guidance_scale)
-    yield Row("Sharpness", "sharpness", record.sharpness)
-    yield Row("ADM Guidance", "adm_guidance", str((record.adm_positive, record.adm_negative, record.adm_end)))
+    yield Row("prompt", record.prompt)
+    yield Row("negative_prompt", record.negative_prompt)
+    yield Row("prompt_expansion", record.prompt_expansion)
+    yield Row("styles", str(list(record.styles)))
+    yield Row("performance", record.performance)
+    yield Row("steps", record.steps)
+    yield Row("resolution", str((record.width_px, record.height_px)))
+    yield Row("guidance_scale", record.guidance_scale)
+    yield Row("sharpness", record.sharpness)
+    yield Row("adm_guidance", str((record.adm_positive, record.adm_negative, record.adm_end)))
 
 
 def _model_rows(record: ImageRecord) -> Iterator[Row]:
-    yield Row("Base Model", "base_model", record.checkpoint)
-    yield Row("Refiner Model", "refiner_model", record.refiner or "None")
-    yield Row("Refiner Switch", "refiner_switch", record.refiner_switch)
+    yield Row("base_model", record.checkpoint)
+    yield Row("refiner_model", record.refiner or "None")
+    yield Row("refiner_switch", record.refiner_switch)
     if record.refiner is None:
         return
     if record.overwrite_switch > 0:
-        yield Row("Overwrite Switch", "overwrite_switch", record.overwrite_switch)
+        yield Row("overwrite_switch", record.overwrite_switch)
     if record.refiner_swap_method != "joint":
-        yield Row("Refiner Swap Method", "refiner_swap_method", record.refiner_swap_method)
+        yield Row("refiner_swap_method", record.refiner_swap_method)
 
 
 def _sampling_rows(record: ImageRecord) -> Iterator[Row]:
     if record.adaptive_scale != DEFAULT_ADAPTIVE_SCALE:
-        yield Row("CFG Mimicking from TSNR", "adaptive_cfg", record.adaptive_scale)
+        yield Row("adaptive_cfg", record.adaptive_scale)
     if record.clip_skip > 1:
-        yield Row("CLIP Skip", "clip_skip", record.clip_skip)
-    yield Row("Sampler", "sampler", record.sampler)
-    yield Row("Scheduler", "scheduler", record.scheduler)
-    yield Row("VAE", "vae", record.vae or DEFAULT_VAE)
-    yield Row("Seed", "seed", str(record.seed))
+        yield Row("clip_skip", record.clip_skip)
+    yield Row("sampler", record.sampler)
+    yield Row("scheduler", record.scheduler)
+    yield Row("vae", record.vae or DEFAULT_VAE)
+    yield Row("seed", str(record.seed))
     if record.freeu is not None:
-        yield Row("FreeU", "freeu", str(record.freeu))
+        yield Row("freeu", str(record.freeu))
 
 
 def _lora_rows(record: ImageRecord) -> Iterator[Row]:
     for number, lora in enumerate(record.loras, start=1):
         if lora is not None:
-            yield Row(f"LoRA {number}", f"lora_combined_{number}", f"{lora.name} : {lora.weight}")
+            yield Row(f"{LORA_KEY}{number}", f"{lora.name} : {lora.weight}")

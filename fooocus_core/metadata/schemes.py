@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from fooocus_core.metadata.record import DEFAULT_VAE, ImageRecord, RecordedLora, rows
+from fooocus_core.metadata.record import DEFAULT_VAE, LORA_KEY, ImageRecord, RecordedLora, rows
 from fooocus_core.plan import MetadataScheme
 
 SAMPLER_TITLES: Final = MappingProxyType(
@@ -79,7 +79,7 @@ def metadata_text(record: ImageRecord, scheme: MetadataScheme) -> str:
 def fooocus_text(record: ImageRecord) -> str:
     """One JSON object with sorted keys, ASCII only."""
     values: dict[str, Any] = {row.key: row.value for row in rows(record, "fooocus")}
-    values |= {f"lora_combined_{number}": f"{stem(lora.name)} : {lora.weight}" for number, lora in _loras(record)}
+    values |= {f"{LORA_KEY}{number}": f"{stem(lora.name)} : {lora.weight}" for number, lora in _loras(record)}
     values |= {
         "full_prompt": list(record.full_prompt),
         "full_negative_prompt": list(record.full_negative_prompt),
