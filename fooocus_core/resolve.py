@@ -25,7 +25,7 @@ from fooocus_core.plan import (
     Sampling,
 )
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
-from fooocus_core.presets.preset import MAX_LORA_WEIGHT, MIN_LORA_WEIGHT, NO_MODEL, Preset
+from fooocus_core.presets.preset import NO_MODEL, Preset
 from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
 from fooocus_core.request import GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
@@ -133,7 +133,7 @@ def _models(request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: 
     return Models(
         checkpoint=checkpoint,
         vae=_vae(request, preset, library),
-        loras=_loras(preset.loras if request.loras is None else request.loras, preset.max_loras, library),
+        loras=_loras(preset.loras if request.loras is None else request.loras, preset, library),
         performance_lora=_performance_lora(mode, library),
         clip_skip=_whole("clip_skip", request.clip_skip, preset.clip_skip, 1, 12),
     )
@@ -152,13 +152,13 @@ def _vae(request: GenerationRequest, preset: Preset, library: NameLookup) -> str
     return found
 
 
-def _loras(slots: Sequence[Lora], max_loras: int, library: NameLookup) -> tuple[Lora, ...]:
-    """The first ``max_loras`` slots, less the empty ones and those whose file is unknown."""
+def _loras(slots: Sequence[Lora], preset: Preset, library: NameLookup) -> tuple[Lora, ...]:
+    """As many of the first slots as the preset allows, less the empty ones and those whose file is unknown."""
     loras = []
-    for lora in slots[:max_loras]:
+    for lora in slots[: preset.max_loras]:
         if lora.name in NO_MODEL:
             continue
-        weight = _number("loras", lora.weight, 1.0, MIN_LORA_WEIGHT, MAX_LORA_WEIGHT)
+        weight = _number("loras", lora.weight, 1.0, preset.min_lora_weight, preset.max_lora_weight)
         found = library.find("loras", lora.name)
         if found is None:
             log.warning("LoRA not found, left out: %r", lora.name)

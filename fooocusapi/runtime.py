@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from fooocus_core.library import FileHashes, Library, ModelKind
 from fooocus_core.plan import Models, Plan
-from fooocus_core.presets.preset import Preset, choose_default_preset, load_preset, read_settings
+from fooocus_core.presets.config_file import EXPANSION_KEY, OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
+from fooocus_core.presets.preset import NO_CONFIG, Preset, choose_default_preset, load_preset
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.prompts.styles import load_styles
 from fooocus_core.prompts.wildcards import BUNDLED_FOLDER, Wildcards
@@ -26,7 +28,7 @@ from fooocusapi.jobs.queue import JobQueue, Limits
 from fooocusapi.jobs.webhooks import Composer, Delivery, WebhookSender
 from fooocusapi.jobs.worker import Engine, Worker
 from fooocusapi.services import Services
-from fooocusapi.settings import Settings
+from fooocusapi.settings import Settings, config_variables
 from fooocusapi.surfaces.classic.render import webhook_body
 from fooocusapi.surfaces.classic.translate import SURFACE as CLASSIC
 
@@ -63,7 +65,7 @@ class Runtime:
     def __init__(self, settings: Settings, make_engine: EngineMaker | None = None) -> None:
         """``make_engine`` is called on the worker's thread; the default loads torch there."""
         self._settings = settings
-        self._make_engine = make_engine or make_core_engine
+        self._make_engine = make_engine
         self._parts: _Parts | None = None
         self._draining = threading.Lock()
         self._is_drained = False
@@ -72,8 +74,9 @@ class Runtime:
 
     def open(self) -> Services:
         """Open the journal, queue what it holds, begin to work. Blocks; raises ``JournalError``, ``InvalidRequest``."""
-        settings = self._settings
-        config = _config(settings.config_path)
+        config = read_config(self._settings.config_path, config_variables())
+        settings = with_outputs(self._settings, config)
+        make_engine = self._make_engine or partial(make_core_engine, config=config)
         library = Library.below(settings.models_root, _model_folders(config))
         preset = _preset(settings, library, config)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
@@ -87,7 +90,7 @@ class Runtime:
             delete_files=outputs.delete,
             on_ended=[_telling(webhooks, composers(outputs, settings.webhook_url))],
         )
-        worker = Worker(queue, outputs, lambda: self._make_engine(settings, library, preset))
+        worker = Worker(queue, outputs, lambda: make_engine(settings, library, preset))
         self._parts = _Parts(journal, queue, worker, webhooks)
         webhooks.start()
         queue.restore()
@@ -130,13 +133,20 @@ class Runtime:
         parts.webhooks.close(FLUSH_WITHIN_S)
 
 
-def make_core_engine(settings: Settings, library: Library, preset: Preset) -> Engine:
+def with_outputs(settings: Settings, config: Config) -> Settings:
+    """The settings with ``config.txt``'s folder for pictures, unless a flag or a variable of ours names one."""
+    folder = None if "output_path" in settings.model_fields_set else config.new_folder(OUTPUTS_KEY)
+    return settings if folder is None else settings.model_copy(update={"output_path": folder})
+
+
+def make_core_engine(settings: Settings, library: Library, preset: Preset, config: Config = NO_CONFIG) -> Engine:
     """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it."""
     import torch
 
     from fooocus_core.engine import Engine as CoreEngine
     from fooocus_core.models.device import choose_placement
     from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.prompts.expansion import FOLDER, PromptExpansion
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
@@ -149,13 +159,14 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset) -> En
     models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
     logger.info("engine on %s", placement.device)
     _load_ahead(models, preset, library)
-    return CoreEngine(models, load_styles(settings.styles_path), load_wildcards(settings))
+    folders = (*config.folders(EXPANSION_KEY), settings.models_root / FOLDER)
+    expansion = PromptExpansion(folders[0], placement.device)
+    return CoreEngine(models, load_styles(settings.styles_path), load_wildcards(settings, config), expansion)
 
 
-def load_wildcards(settings: Settings) -> Wildcards:
+def load_wildcards(settings: Settings, config: Config) -> Wildcards:
     """The user's word lists, those of the folder that ``config.txt`` names, and the bundled ones."""
-    folders = _folders(_config(settings.config_path), "path_wildcards")
-    return Wildcards([settings.wildcards_path, *folders, BUNDLED_FOLDER])
+    return Wildcards([settings.wildcards_path, *config.folders(WILDCARDS_KEY), BUNDLED_FOLDER])
 
 
 def _load_ahead(models: ModelStore, preset: Preset, library: Library) -> None:
@@ -209,7 +220,7 @@ def _resolver(preset: Preset, library: Library, settings: Settings) -> Callable[
     return resolve
 
 
-def _preset(settings: Settings, library: Library, config: Mapping[str, Any]) -> Preset:
+def _preset(settings: Settings, library: Library, config: Config) -> Preset:
     """The one that was asked for, else the one that suits the checkpoints on disk; the user's own files first."""
     folders = [settings.presets_path]
     if settings.preset:
@@ -217,19 +228,7 @@ def _preset(settings: Settings, library: Library, config: Mapping[str, Any]) -> 
     return choose_default_preset(library.checkpoint_names(), folders, config)
 
 
-def _config(path: Path) -> Mapping[str, Any]:
-    """The user's ``config.txt``, if there is one."""
-    return read_settings(path) if path.is_file() else {}
-
-
-def _model_folders(config: Mapping[str, Any]) -> dict[ModelKind, Sequence[Path]]:
+def _model_folders(config: Config) -> dict[ModelKind, Sequence[Path]]:
     """The folders that ``config.txt`` names for each kind of model."""
-    by_kind = {kind: _folders(config, f"path_{kind}") for kind in get_args(ModelKind)}
+    by_kind = {kind: config.folders(f"path_{kind}") for kind in get_args(ModelKind)}
     return {kind: folders for kind, folders in by_kind.items() if folders}
-
-
-def _folders(config: Mapping[str, Any], key: str) -> list[Path]:
-    """A ``path_*`` key of ``config.txt``: a folder or a list of folders; none where it is missing or unusable."""
-    value = config.get(key)
-    names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return [Path(name) for name in names if isinstance(name, str) and name]

@@ -6,6 +6,7 @@ names that older set-ups carry, ``API_PORT`` and ``FOOOCUS_DB_CONF``, are known 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fooocus_core.presets.config_file import CONFIG_KEYS
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.resolve import MAX_PROMPT_CHARACTERS
 
@@ -123,6 +125,11 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         lines = (f"{_setting_of(entry['loc'])}: {entry['msg']}" for entry in error.errors(include_input=False))
         raise BadSettings("\n".join(lines)) from None
+
+
+def config_variables() -> dict[str, str]:
+    """What the environment holds for keys of Fooocus's ``config.txt``, which go by the same names there."""
+    return {key: os.environ[key] for key in CONFIG_KEYS if key in os.environ}
 
 
 def without_server_settings(environ: Mapping[str, str]) -> dict[str, str]:

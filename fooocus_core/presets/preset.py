@@ -1,21 +1,23 @@
 """Named defaults, read from JSON files in Fooocus's preset format (specification 01, section 12; 08, section 5).
 
 The bundled files lie beside this module; the user's folders are looked at first. A value that cannot be used is
-logged and the default taken in its place, so that a hand-written file never stops the server.
+logged and the next default taken in its place, so that a hand-written file never stops the server.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeGuard, TypeVar, get_args
 
 from fooocus_core.errors import InvalidRequest
+from fooocus_core.library import POCKET_NAME
 from fooocus_core.plan import Guidance, ImageFormat, Lora, MetadataScheme, Performance, Sampling
+from fooocus_core.presets.config_file import Config, Layer, read_layer
 from fooocus_core.presets.modes import MODES
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
@@ -32,6 +34,10 @@ DEFAULT: Final = "default"
 POCKET: Final = "pocket"
 MIN_LORA_WEIGHT: Final = -2.0
 MAX_LORA_WEIGHT: Final = 2.0
+WIDEST_LORA_WEIGHT: Final = 10.0
+"""How far a preset may move either limit."""
+MAX_LORAS: Final = 100
+NO_CONFIG: Final = Config()
 NO_MODEL: Final = ("", "None", "Default (model)")
 """Texts that stand for no file at all."""
 DEFAULT_SIZE: Final = Size(1152, 896)
@@ -50,6 +56,8 @@ class Preset:
     vae: str | None = None
     loras: tuple[Lora, ...] = ()
     max_loras: int = 5
+    min_lora_weight: float = MIN_LORA_WEIGHT
+    max_lora_weight: float = MAX_LORA_WEIGHT
     clip_skip: int = 2
     guidance: Guidance = field(default_factory=Guidance)
     sampler: str = Sampling.sampler
@@ -71,36 +79,37 @@ def list_presets(folders: Sequence[Path] = ()) -> tuple[str, ...]:
     return (INITIAL, *sorted(_preset_files(folders)))
 
 
-def load_preset(name: str, folders: Sequence[Path] = (), config: Mapping[str, Any] | None = None) -> Preset:
+def load_preset(name: str, folders: Sequence[Path] = (), config: Config = NO_CONFIG) -> Preset:
     """The preset called ``name`` in any case, from the first of ``folders`` that has it, else a bundled one.
 
-    Its keys stand above those of ``config`` (the contents of ``config.txt``), which stand above the default preset's.
-    Names are compared, never joined to a path, so no name leads outside the folders. Raises ``InvalidRequest`` for an
-    unknown name.
+    Its keys stand above those of ``config``'s file, which stand above the default preset's. Names are compared, never
+    joined to a path, so no name leads outside the folders. Raises ``InvalidRequest`` for an unknown name.
     """
     files = _preset_files(folders)
     known = {stem.lower(): stem for stem in (INITIAL, *files)}
     found = known.get(name.strip().lower())
     if found is None:
         raise InvalidRequest.unknown_name("preset", name, list_presets(folders))
-    own = read_settings(files[found]) if found in files else {}
-    return preset_from_settings(found, {**read_settings(BUNDLED_FOLDER / "default.json"), **(config or {}), **own})
+    own = (read_layer(files[found]),) if found in files else ()
+    default = read_layer(files[known[DEFAULT]])
+    return preset_from_layers(found, (config.environment, *own, config.file, default))
 
 
 def choose_default_preset(
-    checkpoint_names: Sequence[str], folders: Sequence[Path] = (), config: Mapping[str, Any] | None = None
+    checkpoint_names: Sequence[str], folders: Sequence[Path] = (), config: Config = NO_CONFIG
 ) -> Preset:
     """The preset of a server that was not told one, from the checkpoints on disk.
 
     The configured defaults if their checkpoint or one of its predecessors is there; else the same settings with the
     first other checkpoint; else, with nothing but the bundled model, the preset made for it.
     """
-    pocket = load_preset(POCKET, folders)
     default = load_preset(INITIAL, folders, config)
     if first_on_disk((default.checkpoint, *default.previous_checkpoints), checkpoint_names) is not None:
         return default
-    others = [name for name in checkpoint_names if PurePosixPath(name).name != pocket.checkpoint]
-    return replace(default, checkpoint=others[0], previous_checkpoints=()) if others else pocket
+    others = [name for name in checkpoint_names if PurePosixPath(name).name != POCKET_NAME]
+    if others:
+        return replace(default, checkpoint=others[0], previous_checkpoints=())
+    return load_preset(POCKET, folders, config)
 
 
 def first_on_disk(wanted: Sequence[str], names: Sequence[str]) -> str | None:
@@ -112,23 +121,12 @@ def first_on_disk(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     return None
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object from a preset file or ``config.txt``; nothing, and a warning, if there is none to be read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        log.warning("settings file skipped: %s: %s", path.name, error)
-        return {}
-    if not isinstance(values, dict):
-        log.warning("settings file skipped: %s: not a JSON object", path.name)
-        return {}
-    return values
-
-
-def preset_from_settings(name: str, values: Mapping[str, Any]) -> Preset:
-    """The record of ``default_*`` keys as Fooocus writes them; unusable values are logged and left at their default."""
-    settings = _Settings(name, values)
+def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
+    """The record of ``default_*`` keys as Fooocus writes them, each from the first layer with a value of use for it."""
+    settings = _Settings(layers)
     base = Preset(name)
+    lowest, highest = _lora_limits(settings, base)
+    slots = _lora_slots(settings)
     return Preset(
         name=name,
         checkpoint=settings.text("default_model", base.checkpoint),
@@ -136,9 +134,11 @@ def preset_from_settings(name: str, values: Mapping[str, Any]) -> Preset:
         refiner=settings.model("default_refiner"),
         refiner_switch=settings.number("default_refiner_switch", base.refiner_switch, 0.1, 1.0),
         vae=settings.model("default_vae"),
-        loras=_loras(settings),
-        max_loras=_max_loras(settings),
-        clip_skip=int(settings.number("default_clip_skip", base.clip_skip, 1, 12)),
+        loras=tuple(lora for slot in slots if (lora := _lora(slot, lowest, highest))),
+        max_loras=settings.whole("default_max_lora_number", len(slots) or base.max_loras, 1, MAX_LORAS),
+        min_lora_weight=lowest,
+        max_lora_weight=highest,
+        clip_skip=settings.whole("default_clip_skip", base.clip_skip, 1, 12),
         guidance=Guidance(
             scale=settings.number("default_cfg_scale", base.guidance.scale, 1.0, 30.0),
             sharpness=settings.number("default_sample_sharpness", base.guidance.sharpness, 0.0, 30.0),
@@ -148,8 +148,8 @@ def preset_from_settings(name: str, values: Mapping[str, Any]) -> Preset:
         scheduler=settings.choice("default_scheduler", base.scheduler, SCHEDULER_NAMES),
         performance=settings.choice("default_performance", base.performance, tuple(MODES)),
         overwrite_steps=_overwrite_steps(settings),
-        prompt=settings.text("default_prompt", base.prompt),
-        negative_prompt=settings.text("default_prompt_negative", base.negative_prompt),
+        prompt=settings.text("default_prompt", base.prompt, is_empty_said=True),
+        negative_prompt=settings.text("default_prompt_negative", base.negative_prompt, is_empty_said=True),
         styles=settings.texts("default_styles", base.styles),
         size=_size(settings, base.size),
         image_format=settings.choice("default_output_format", base.image_format, get_args(ImageFormat)),
@@ -159,25 +159,35 @@ def preset_from_settings(name: str, values: Mapping[str, Any]) -> Preset:
 
 
 class _Settings:
-    """Typed, forgiving access to the keys of one preset."""
+    """Typed, forgiving access to the keys of several layers, the first of which counts most."""
 
-    def __init__(self, preset: str, values: Mapping[str, Any]) -> None:
-        self._preset = preset
-        self._values = values
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
 
-    def raw(self, key: str) -> Any:
-        """The value as it stands in the file; ``None`` if absent."""
-        return self._values.get(key)
+    def first(
+        self, key: str, read: Callable[[Any], Value | None], expected: str, is_empty_said: bool = False
+    ) -> Value | None:
+        """What ``read`` makes of the first value of use; an unusable one is logged with its key.
 
-    def text(self, key: str, default: str) -> str:
-        value = self.raw(key)
-        return value if isinstance(value, str) else self._default(key, value, default)
+        ``read`` returns ``None`` for a value that is not as ``expected``. Empty texts and nulls say nothing.
+        """
+        for source, values in self._layers:
+            value = values.get(key)
+            if value is None or (value == "" and not is_empty_said):
+                continue
+            found = read(value)
+            if found is not None:
+                return found
+            log.warning("%s: %s must be %s, got %s; ignored", source, key, expected, reprlib.repr(value))
+        return None
+
+    def text(self, key: str, default: str, is_empty_said: bool = False) -> str:
+        found = self.first(key, lambda value: value if isinstance(value, str) else None, "a text", is_empty_said)
+        return default if found is None else found
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self.raw(key)
-        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-        return self._default(key, value, default)
+        found = self.first(key, _texts, "a list of texts")
+        return default if found is None else found
 
     def model(self, key: str) -> str | None:
         """A file name, or ``None`` for the texts that mean no file."""
@@ -185,21 +195,30 @@ class _Settings:
         return None if name in NO_MODEL else name
 
     def flag(self, key: str, default: bool) -> bool:
-        value = self.raw(key)
-        return value if isinstance(value, bool) else self._default(key, value, default)
+        found = self.first(key, lambda value: value if isinstance(value, bool) else None, "true or false")
+        return default if found is None else found
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
-        value = self.raw(key)
-        return float(value) if is_number(value, low, high) else self._default(key, value, float(default))
+        found = self.first(
+            key,
+            lambda value: float(value) if is_number(value, low, high) else None,
+            f"a number from {low:g} to {high:g}",
+        )
+        return default if found is None else found
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        found = self.first(
+            key,
+            lambda value: int(value) if is_number(value, low, high) and value == int(value) else None,
+            f"a whole number from {low} to {high}",
+        )
+        return default if found is None else found
 
     def choice(self, key: str, default: Text, known: tuple[Text, ...]) -> Text:
-        value = self.raw(key)
-        return next((name for name in known if name == value), None) or self._default(key, value, default)
-
-    def _default(self, key: str, value: object, default: Value) -> Value:
-        if value is not None:
-            log.warning("preset value ignored: %s: %s=%r", self._preset, key, value)
-        return default
+        found = self.first(
+            key, lambda value: next((name for name in known if name == value), None), f"one of {', '.join(known)}"
+        )
+        return default if found is None else found
 
 
 def is_number(value: object, low: float, high: float) -> TypeGuard[int | float]:
@@ -209,50 +228,58 @@ def is_number(value: object, low: float, high: float) -> TypeGuard[int | float]:
     return low <= value <= high and math.isfinite(value)
 
 
-def _loras(settings: _Settings) -> tuple[Lora, ...]:
-    """The enabled, named slots of ``[enabled, name, weight]`` or ``[name, weight]`` entries, in order."""
-    slots = settings.raw("default_loras")
-    return tuple(lora for slot in slots if (lora := _lora(slot))) if isinstance(slots, list) else ()
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
 
 
-def _lora(slot: object) -> Lora | None:
-    enabled, name, weight = _slot(slot)
-    if enabled is not True or not isinstance(name, str) or name in NO_MODEL:
+def _lora_limits(settings: _Settings, base: Preset) -> tuple[float, float]:
+    lowest = settings.number("default_loras_min_weight", base.min_lora_weight, -WIDEST_LORA_WEIGHT, WIDEST_LORA_WEIGHT)
+    highest = settings.number("default_loras_max_weight", base.max_lora_weight, -WIDEST_LORA_WEIGHT, WIDEST_LORA_WEIGHT)
+    if lowest <= highest:
+        return lowest, highest
+    log.warning("default_loras_min_weight %g is above default_loras_max_weight %g; both ignored", lowest, highest)
+    return base.min_lora_weight, base.max_lora_weight
+
+
+def _lora_slots(settings: _Settings) -> list[Any]:
+    """The list as it is written; without other word it has as many slots as LoRAs can be used (08, section 5)."""
+    expected = "a list of [enabled, name, weight]"
+    return settings.first("default_loras", lambda value: value if isinstance(value, list) else None, expected) or []
+
+
+def _lora(slot: object, lowest: float, highest: float) -> Lora | None:
+    """The LoRA of ``[enabled, name, weight]`` or ``[name, weight]``; ``None`` for a slot that is off or empty."""
+    match slot:
+        case [bool() as enabled, str() as name, weight]:
+            pass
+        case [str() as name, weight]:
+            enabled = True
+        case _:
+            log.warning("default_loras: not [enabled, name, weight]: %s; ignored", reprlib.repr(slot))
+            return None
+    if not enabled or name in NO_MODEL:
         return None
-    if not is_number(weight, MIN_LORA_WEIGHT, MAX_LORA_WEIGHT):
-        log.warning("preset's LoRA ignored: %r with weight %r", name, weight)
+    if not is_number(weight, lowest, highest):
+        log.warning(
+            "default_loras: %r must have a weight from %g to %g, got %r; ignored", name, lowest, highest, weight
+        )
         return None
     return Lora(name, float(weight))
 
 
-def _slot(slot: object) -> tuple[Any, Any, Any]:
-    match slot:
-        case [enabled, name, weight]:
-            return enabled, name, weight
-        case [name, weight]:
-            return True, name, weight
-        case _:
-            return False, None, None
-
-
-def _max_loras(settings: _Settings) -> int:
-    """As many as said, else as many as the list has slots, else five (specification 08, section 5)."""
-    slots = settings.raw("default_loras")
-    default = len(slots) if isinstance(slots, list) and slots else 5
-    return int(settings.number("default_max_lora_number", default, 1, 100))
-
-
 def _overwrite_steps(settings: _Settings) -> int | None:
-    steps = int(settings.number("default_overwrite_step", -1, -1, 200))
+    steps = settings.whole("default_overwrite_step", -1, -1, 200)
     return steps if steps > 0 else None
 
 
 def _size(settings: _Settings, default: Size) -> Size:
-    try:
-        return parse_size(settings.text("default_aspect_ratio", f"{default.width_px}*{default.height_px}"))
-    except InvalidRequest as error:
-        log.warning("preset value ignored: %s", error)
-        return default
+    def read(value: object) -> Size | None:
+        try:
+            return parse_size(value) if isinstance(value, str) else None
+        except InvalidRequest:
+            return None
+
+    return settings.first("default_aspect_ratio", read, "a size such as 1152*896") or default
 
 
 def _preset_files(folders: Sequence[Path]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import pytest
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.events import Finished
 from fooocus_core.plan import Plan
+from fooocus_core.presets.config_file import read_config
 from fooocus_core.request import GenerationRequest
 from fooocusapi import runtime as runtime_module
 from fooocusapi.runtime import Runtime, load_wildcards
@@ -54,7 +55,7 @@ def test_word_lists_of_the_user_then_of_the_configured_folder_then_the_bundled_o
         for name in names:
             (tmp_path / folder / f"{name}.txt").write_text(folder, encoding="utf-8")
     settings.config_path.write_text(json.dumps({"path_wildcards": str(tmp_path / "theirs")}), encoding="utf-8")
-    wildcards = load_wildcards(settings)
+    wildcards = load_wildcards(settings, read_config(settings.config_path))
     assert wildcards.lines("color") == ["words"]
     assert wildcards.lines("hat") == ["theirs"]
     assert "cat" in wildcards.lines("animal")

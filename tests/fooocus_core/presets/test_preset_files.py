@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.plan import Lora
+from fooocus_core.presets.config_file import Config, Layer
 from fooocus_core.presets.preset import (
     Preset,
     choose_default_preset,
     list_presets,
     load_preset,
-    preset_from_settings,
+    preset_from_layers,
 )
 from fooocus_core.presets.sizes import ASPECT_RATIOS, Size, SizeLimits, fit_size, parse_size
 
@@ -95,10 +96,11 @@ def test_names_are_found_in_any_case_and_never_outside_the_folders(tmp_path: Pat
 
 def test_a_user_s_preset_wins_and_falls_back_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "Anime.json").write_text('{"default_cfg_scale": 9}', encoding="utf-8")
-    preset = load_preset("anime", [tmp_path], {"default_sampler": "euler", "default_cfg_scale": 2})
+    config = Config(Layer("config.txt", {"default_sampler": "euler", "default_cfg_scale": 2}))
+    preset = load_preset("anime", [tmp_path], config)
     assert preset.name == "Anime"
     assert (preset.guidance.scale, preset.sampler, preset.checkpoint) == (9.0, "euler", JUGGERNAUT)
-    assert load_preset("initial", [tmp_path], {"default_cfg_scale": 2}).guidance.scale == 2.0
+    assert load_preset("initial", [tmp_path], config).guidance.scale == 2.0
 
 
 @pytest.mark.parametrize(
@@ -140,9 +142,10 @@ ANY_JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # each unusable value is logged, which a busy machine may take long for
 @given(st.dictionaries(st.sampled_from(SETTINGS), ANY_JSON))
 def test_unusable_values_are_left_at_their_default(values: dict[str, Any]) -> None:
-    preset = preset_from_settings("x", values)
+    preset = preset_from_layers("x", [Layer("x.json", values)])
     assert 1.0 <= preset.guidance.scale <= 30.0
     assert 1 <= preset.clip_skip <= 12
     assert all(-2.0 <= lora.weight <= 2.0 for lora in preset.loras)
@@ -162,7 +165,7 @@ def test_every_bundled_file_is_plain_json() -> None:
 
 def test_both_shapes_of_lora_slots() -> None:
     slots = [["two.st", 0.5], [True, "three.st", 1], [False, "off.st", 1.0], [True, "None", 1.0], [True, "big.st", 9]]
-    preset = preset_from_settings("x", {"default_loras": slots})
+    preset = preset_from_layers("x", [Layer("x.json", {"default_loras": slots})])
     assert preset.loras == (Lora("two.st", 0.5), Lora("three.st", 1.0))
 
 
