@@ -1,0 +1,174 @@
+"""The pages under ``docs/`` and the README tell all there is, and nothing that is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from fooocusapi.flags import RENDERER_FLAGS, WITHOUT_EFFECT, WITHOUT_EFFECT_VALUED
+from fooocusapi.settings import PREFIX, Settings
+from fooocusapi.surfaces.classic.schemas import CommonRequest
+from tests.fooocusapi.served import FIRST_ID, House, finished, query, serving
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SERVER = "http://127.0.0.1:8888"
+
+
+def read(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def default_text(name: str) -> str:
+    """A setting's default as the table shows it."""
+    value = Settings.model_fields[name].default
+    value = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{value}`" if str(value) else "empty"
+
+
+def setting_row(name: str) -> str:
+    return f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` | {default_text(name)} | "
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_row_with_its_default(name: str) -> None:
+    assert setting_row(name) in read("configuration.md")
+
+
+def test_no_row_is_of_a_setting_that_is_gone() -> None:
+    rows = set(re.findall(rf"^\| `--[a-z0-9-]+` \| `{PREFIX}([A-Z0-9_]+)`", read("configuration.md"), re.MULTILINE))
+    assert rows == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_older_names_of_variables_are_told() -> None:
+    aliases = [field.validation_alias for field in Settings.model_fields.values() if field.validation_alias]
+    choices = [str(choice) for alias in aliases for choice in alias.choices]  # type: ignore[union-attr]
+    older = {choice for choice in choices if choice not in Settings.model_fields and not choice.startswith(PREFIX)}
+    assert older == {"API_PORT", "FOOOCUS_DB_CONF"}
+    assert all(f"`{name}`" in read("configuration.md") for name in older)
+
+
+@pytest.mark.parametrize("flag", ["--always-cpu", *RENDERER_FLAGS, *WITHOUT_EFFECT, *WITHOUT_EFFECT_VALUED])
+def test_every_foreign_flag_is_told(flag: str) -> None:
+    assert re.search(rf"`{flag}[` ]", read("configuration.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that headings get: lower case, blanks as dashes, marks left out."""
+    headings = HEADING.findall(CODE_BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# ----------------------------------------------------------------------------------------------------------------- API
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Any:
+    with serving(House(tmp_path)) as client:
+        yield client
+
+
+def test_every_path_is_told_and_none_that_is_gone(client: TestClient) -> None:
+    page = read("api.md")
+    published = client.get("/openapi.json").json()["paths"]
+    told = set(re.findall(r"`(?:(?:GET|POST) )?(/(?:v1/|files/|outputs/)[^`\s?]+)`", page))
+    assert told == {path for path in published if path.startswith(("/v1/", "/files/", "/outputs/"))}
+    assert all(f" {path}`" in page for path in published)
+
+
+@pytest.mark.parametrize("field", [name for name in CommonRequest.model_fields if name != "image_prompts"])
+def test_every_field_is_told(field: str) -> None:
+    assert re.search(rf"^\|[^|]*`{field}`", read("api.md"), re.MULTILINE)
+
+
+class Call(NamedTuple):
+    """A curl line in its parts. ``status`` is 200 unless a comment behind the line says otherwise."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str | None
+    status: int
+
+
+def calls(page: str) -> list[Call]:
+    """The curl lines of a page, in order."""
+    text = "\n".join(SHELL_BLOCK.findall(page)).replace("\\\n", " ")
+    return [read_call(line) for line in text.splitlines() if line.startswith("curl ")]
+
+
+def read_call(line: str) -> Call:
+    command, _, comment = line.partition("  # ")
+    words = iter(shlex.split(command)[1:])
+    method, address, headers, body = "", "", {}, None
+    for word in words:
+        match word:
+            case "-s":
+                continue
+            case "-X":
+                method = next(words)
+            case "-H":
+                name, _, value = next(words).partition(": ")
+                headers[name] = value
+            case "-d":
+                body = next(words)
+            case "-o":
+                next(words)
+            case _:
+                assert not address, f"not understood: {line}"
+                address = word
+    assert address.startswith(SERVER), line
+    status = int(comment) if comment else 200
+    return Call(method or ("POST" if body else "GET"), address.removeprefix(SERVER), headers, body, status)
+
+
+def test_the_examples_work(tmp_path: Path) -> None:
+    """In their order on one server; ``$JOB`` is the first job, ``$PICTURE`` its first picture."""
+    house = House(tmp_path)
+    examples = calls(read("api.md")) + calls((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(examples) > 10
+    with serving(house) as client:
+        for example in examples:
+            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", house.files[-1] if house.files else "")
+            answer = client.request(example.method, path, headers=example.headers, content=example.body)
+            assert answer.status_code == example.status, (example, answer.text)
+            assert "Not found" not in answer.text
+
+
+def test_the_answers_have_the_shape_that_is_shown(client: TestClient) -> None:
+    shown = [
+        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", read("api.md"), re.MULTILINE | re.DOTALL)
+    ]
+    picture, job, queue, _, refused = shown
+    body = {"prompt": "a red apple", "image_seed": 7}
+    real = client.post("/v1/generation/text-to-image", json=body).json()
+    assert [list(element) for element in real] == [list(element) for element in picture]
+    assert list(query(client)) == list(job)
+    assert finished(client)["job_result"] == real
+    assert list(client.get("/v1/generation/job-queue").json()) == list(queue)
+    assert client.post("/v1/generation/text-to-image", json=refused["body"]).json() == refused
