@@ -1,4 +1,4 @@
-"""The command line: ``main.py [serve] [flags]`` and ``main.py demo PROMPT``.
+"""The command line: ``main.py [serve] [flags]``, ``main.py demo PROMPT`` and ``main.py inspect FILE``.
 
 What people read here is printed with rich; everything else is logged.
 """
@@ -6,6 +6,7 @@ What people read here is printed with rich; everything else is logged.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("serve", [])
     if command == "demo":
         return _demo(rest)
+    if command == "inspect":
+        return _inspect(rest)
     return _serve(rest if command == "serve" else arguments)
 
 
@@ -60,6 +63,32 @@ def _demo(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _inspect(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="main.py inspect", description="Print what made a picture, as the body of a text-to-image request."
+    )
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP picture of this program or Fooocus"
+    )
+    given, flags = parser.parse_known_args(arguments)
+    try:
+        settings = load_settings(read_flags(flags).settings)
+    except BadSettings as error:
+        return _refused(f"these settings cannot be used:\n{error}")
+
+    from fooocusapi.inspection import InspectionFailed, inspect_picture
+
+    try:
+        found = inspect_picture(given.file, settings.styles_path)
+    except InspectionFailed as error:
+        return _refused(str(error))
+    # To a program as much as to a reader, so unadorned, and in ASCII whatever the terminal takes.
+    sys.stdout.write(json.dumps(found.body, indent=2) + "\n")
+    if found.unread:
+        _tell(f"left out, not understood: {', '.join(found.unread)}")
+    return 0
+
+
 def _announce(settings: Settings) -> None:
     from rich.console import Console
 
@@ -69,10 +98,14 @@ def _announce(settings: Settings) -> None:
 
 
 def _refused(reason: str) -> int:
+    _tell(reason)
+    return 1
+
+
+def _tell(reason: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(reason, style="red", markup=False)
-    return 1
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Serve the Fooocus pipeline over HTTP.",
-        epilog="Commands: serve (the same as none), demo PROMPT (make one picture and end). "
+        epilog="Commands: serve (the same as none), demo PROMPT (make one picture and end), "
+        "inspect FILE (print what made a picture). "
         "Every setting is a variable as well: --queue-size is FOOOCUSAPI_QUEUE_SIZE.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

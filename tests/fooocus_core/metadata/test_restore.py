@@ -186,7 +186,7 @@ def _tasks(stage: Diffuse, words: Wildcards) -> list[PromptTask]:
 
 
 def _painted(task: PromptTask) -> object:
-    """What reaches the networks; blanks do not. An array's later entries begin with one, which no line of text keeps."""
+    """What reaches the networks; blanks do not. An array's later entries begin with one that no line keeps."""
     texts = [" ".join(text.split()) for text in (*task.positive, "|", *task.negative)]
     return task.seed, texts, task.positive_top_k, task.negative_top_k, task.styles, task.loras
 
