@@ -84,7 +84,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(ErrorBoundary),
         Middleware(OneSlashForm),
         Middleware(ApiKeyGuard, access=access),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_json_bytes=settings.max_json_bytes),
     ]
 
 

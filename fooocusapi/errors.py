@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,6 +29,8 @@ MAX_MESSAGE_CHARS = 2000
 """Enough for the list of accepted values that a refusal carries."""
 MAX_ECHOED_ITEMS = 64
 MAX_ECHOED_DEPTH = 12
+MAX_ECHOED_VALUES = 500
+"""Of all levels together; ``MAX_ECHOED_ITEMS`` of each."""
 MAX_ECHOED_DIGITS = 64
 
 Location = tuple[str | int, ...]
@@ -70,8 +73,12 @@ def bug_response() -> JSONResponse:
     return JSONResponse({"detail": "Internal Server Error"}, status_code=500)
 
 
-def printable(value: object, depth: int = MAX_ECHOED_DEPTH) -> Any:
-    """``value`` as JSON that can be sent back: long texts, lists and numbers shortened, the rest made harmless."""
+def printable(value: object, depth: int = MAX_ECHOED_DEPTH, left: Iterator[int] | None = None) -> Any:
+    """``value`` as JSON that can be sent back: long texts, lists and numbers shortened, the rest made harmless.
+
+    ``left`` runs out where no more entries are told.
+    """
+    left = iter(range(MAX_ECHOED_VALUES)) if left is None else left
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -85,16 +92,18 @@ def printable(value: object, depth: int = MAX_ECHOED_DEPTH) -> Any:
     if depth == 0:
         return "..."
     if isinstance(value, Mapping):
-        return {printable(str(key)): printable(entry, depth - 1) for key, entry in _first_items(value)}
+        items = zip(islice(value.items(), MAX_ECHOED_ITEMS), left, strict=False)
+        return {printable(str(key)): printable(entry, depth - 1, left) for (key, entry), _ in items}
     if isinstance(value, Sequence):
-        return [printable(entry, depth - 1) for entry in value[:MAX_ECHOED_ITEMS]]
+        entries = zip(value[:MAX_ECHOED_ITEMS], left, strict=False)
+        return [printable(entry, depth - 1, left) for entry, _ in entries]
     return printable(str(value))
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     """The one handler: which shape and which status, by the class of the failure."""
     if isinstance(error, RequestValidationError):
-        return _field_errors([_detail_of(entry) for entry in error.errors()], error.body)
+        return _field_errors([_detail_of(entry) for entry in error.errors()[:MAX_ECHOED_ITEMS]], error.body)
     if isinstance(error, RefusedField):
         return _field_errors([_detail("value_error", error.loc, error.reason, error.value)], error.body)
     if isinstance(error, InvalidRequest):
@@ -129,7 +138,3 @@ def _shortened(text: str, length: int, limit: int = MAX_ECHOED_CHARS) -> str:
     """At most ``limit`` characters and a word on the rest; characters that are no text are spelt out."""
     shown = text if length <= limit else f"{text[:limit]}... ({length} characters)"
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _first_items(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    return [item for item, _ in zip(values.items(), range(MAX_ECHOED_ITEMS), strict=False)]

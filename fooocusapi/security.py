@@ -66,36 +66,50 @@ class ApiKeyGuard:
 
 
 class BodyLimit:
-    """Answers 413 to bodies of more than ``max_bytes``, announced or not, without holding more than that."""
+    """Answers 413 to bodies that are too long, announced or not, without holding more than the limit.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    Forms with files are written to disk as they arrive; anything else is held and read as a whole, so that it has a
+    limit of its own.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_form_bytes = max_bytes
+        self._max_other_bytes = min(max_bytes, max_json_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif self._announced(scope) > self._max_bytes:
-            await JSONResponse({"detail": self._too_large().detail}, status_code=413)(scope, receive, send)
+            return
+        max_bytes = self._max_form_bytes if is_form_with_files(Headers(scope=scope)) else self._max_other_bytes
+        if self._announced(scope) > max_bytes:
+            await JSONResponse({"detail": _too_large(max_bytes).detail}, status_code=413)(scope, receive, send)
         else:
-            await self._app(scope, self._counted(receive), send)
+            await self._app(scope, _counted(receive, max_bytes), send)
 
     def _announced(self, scope: Scope) -> int:
         length = Headers(scope=scope).get("content-length", "")
         return int(length) if length.isdecimal() and len(length) < 20 else 0
 
-    def _counted(self, receive: Receive) -> Receive:
-        received_bytes = 0
 
-        async def receive_counted() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_bytes:
-                raise self._too_large()
-            return message
+def is_form_with_files(headers: Headers) -> bool:
+    """Whether the body comes in parts, any of which may be a file."""
+    return "multipart/" in headers.get("content-type", "").lower()
 
-        return receive_counted
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
+def _counted(receive: Receive, max_bytes: int) -> Receive:
+    received_bytes = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received_bytes
+        message = await receive()
+        received_bytes += len(message.get("body", b""))
+        if received_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        return message
+
+    return receive_counted
+
+
+def _too_large(max_bytes: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than {max_bytes} bytes")

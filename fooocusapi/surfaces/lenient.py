@@ -9,6 +9,7 @@ import difflib
 import logging
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -89,9 +90,9 @@ class LenientModel(BaseModel):
     def _drop_unsaid(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        values = {cls._own_name(name, values): value for name, value in values.items()}
         cls._log_hints(values)
-        return {name: value for name, value in values.items() if cls._says_something(name, value)}
+        sent = {name: values[key] for name in cls.model_fields if (key := cls._sent_name(name, values)) is not None}
+        return {name: value for name, value in sent.items() if cls._says_something(name, value)}
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -105,9 +106,10 @@ class LenientModel(BaseModel):
             raise
 
     @classmethod
-    def _own_name(cls, name: str, sent: Mapping[str, Any]) -> str:
-        own = cls.second_names.get(name, name)
-        return name if own in sent else own
+    def _sent_name(cls, name: str, sent: Mapping[str, Any]) -> str | None:
+        """The name under which a field was sent, its own before its second ones; ``None`` if it was not."""
+        names = (name, *(second for second, own in cls.second_names.items() if own == name))
+        return next((known for known in names if known in sent), None)
 
     @classmethod
     def _says_something(cls, name: str, value: object) -> bool:
@@ -118,8 +120,9 @@ class LenientModel(BaseModel):
     @classmethod
     def _log_hints(cls, names: Iterable[object]) -> None:
         """Unknown fields that look like a slip, by name only: a request may hold many, and long ones."""
-        unknown = [name for name in names if isinstance(name, str) and name not in cls.model_fields]
-        for name in unknown[:_MAX_HINTED_FIELDS]:
+        known = (*cls.model_fields, *cls.second_names)
+        unknown = (name for name in names if isinstance(name, str) and name not in known)
+        for name in islice(unknown, _MAX_HINTED_FIELDS):
             meant = cls.misspellings.get(name) or _closest(name, cls.model_fields)
             if meant:
                 logger.info("unknown field ignored: %r, did the client mean %r?", name[:_MAX_HINTED_CHARS], meant)

@@ -134,6 +134,19 @@ def test_whatever_was_sent_can_be_sent_back(value: Any) -> None:
     json.dumps(printable(value), allow_nan=False, ensure_ascii=False).encode()
 
 
+def test_wide_things_on_many_levels_come_back_small() -> None:
+    wide: Any = "end"
+    for _ in range(6):
+        wide = {"many": [wide] * 50, "more": [wide] * 50}
+    assert len(json.dumps(printable(wide))) < 10000
+
+
+def test_many_faults_are_told_in_part(client: TestClient) -> None:
+    answer = client.post(TEXT_TO_IMAGE, json={"style_selections": [5] * 100_000})
+    assert answer.status_code == 422
+    assert len(answer.content) < 20_000
+
+
 def test_huge_things_come_back_small() -> None:
     deep: Any = "end"
     for _ in range(1000):

@@ -85,7 +85,7 @@ def test_the_key_is_not_shown() -> None:
 
 @pytest.fixture
 def narrow(house: House) -> Iterator[TestClient]:
-    house.settings = Settings(max_body_bytes=2000)
+    house.settings = Settings(max_body_bytes=4000, max_json_bytes=2000)
     with serving(house) as client:
         yield client
 
@@ -117,3 +117,15 @@ def test_a_body_that_does_not_say_how_long_it_is(narrow: TestClient) -> None:
 def test_a_length_that_is_none_is_counted_instead(narrow: TestClient, length: str) -> None:
     answer = narrow.post(TEXT_TO_IMAGE, content=b"{}", headers={"content-length": length.encode("latin-1")})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("length", "status"), [(3500, 422), (4500, 413)])
+def test_a_form_with_files_has_a_limit_of_its_own(narrow: TestClient, length: int, status: int) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert narrow.post(TEXT_TO_IMAGE, content=b"-" * length, headers=kind).status_code == status
+
+
+def test_the_whole_body_is_the_limit_of_both(house: House) -> None:
+    house.settings = Settings(max_body_bytes=2000)
+    with serving(house) as client:
+        assert client.post(TEXT_TO_IMAGE, content=b"{" + b" " * 2000).status_code == 413

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -22,6 +23,8 @@ MAX_STYLES = 1000
 MAX_NAME_CHARS = 500
 """Names of files, samplers and the like; nothing that exists is longer, and refusals repeat them."""
 MAX_URL_CHARS = 4000
+MAX_JSON_TEXT_CHARS = 2**20
+"""JSON within a text is read as a whole; the longest list of styles stays far below."""
 MAX_LORA_SLOTS = 100
 """As many as a preset can allow; how many of them count is the preset's word, five where it says nothing."""
 
@@ -124,7 +127,8 @@ def _read_styles(value: Any) -> Any:
         value = value.split(",")
     if not isinstance(value, list):
         return value
-    return [entry.strip() if isinstance(entry, str) else entry for entry in value if entry not in (None, "")]
+    named = (entry.strip() if isinstance(entry, str) else entry for entry in value if entry not in (None, ""))
+    return list(islice(named, MAX_STYLES + 1))  # One too many is enough to be refused.
 
 
 def _read_advanced(value: Any) -> Any:
@@ -134,7 +138,7 @@ def _read_advanced(value: Any) -> Any:
 
 
 def _read_json_text(value: Any) -> Any:
-    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+    if not isinstance(value, str) or len(value) > MAX_JSON_TEXT_CHARS or not value.lstrip().startswith(("[", "{")):
         return value
     try:
         return json.loads(value)
