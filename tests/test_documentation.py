@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, TEXT_KEYS
 from fooocusapi.flags import RENDERER_FLAGS, WITHOUT_EFFECT, WITHOUT_EFFECT_VALUED
 from fooocusapi.settings import PREFIX, Settings
 from fooocusapi.surfaces.classic.schemas import CommonRequest
@@ -65,6 +66,11 @@ def test_the_older_names_of_variables_are_told() -> None:
 @pytest.mark.parametrize("flag", ["--always-cpu", *RENDERER_FLAGS, *WITHOUT_EFFECT, *WITHOUT_EFFECT_VALUED])
 def test_every_foreign_flag_is_told(flag: str) -> None:
     assert re.search(rf"`{flag}[` ]", read("configuration.md"))
+
+
+def test_every_key_of_fooocus_is_told() -> None:
+    assert not [key for key in PATH_KEYS if f"`{key}`" not in read("configuration.md")]
+    assert not [key for key in (*TEXT_KEYS, *OTHER_KEYS) if f"`{key}`" not in read("models.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
