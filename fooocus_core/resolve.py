@@ -25,7 +25,7 @@ from fooocus_core.plan import (
     Sampling,
 )
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
-from fooocus_core.presets.preset import NO_MODEL, Preset
+from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
 from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
 from fooocus_core.request import GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
@@ -103,7 +103,7 @@ def choose_checkpoint(asked: str | None, preset: Preset, library: NameLookup) ->
     """
     wanted = [] if asked is None or asked in NO_MODEL else [asked]
     for name in (*wanted, preset.checkpoint, *preset.previous_checkpoints):
-        found = library.find("checkpoints", name)
+        found = library.find("checkpoints", name) or first_on_disk([name], library.checkpoint_names())
         if found is not None:
             if wanted and name != asked:
                 log.warning("checkpoint not found, default used: asked=%r used=%r", asked, found)

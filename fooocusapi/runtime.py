@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from fooocus_core.library import FileHashes, Library, ModelKind
 from fooocus_core.plan import Models, Plan
 from fooocus_core.presets.config_file import EXPANSION_KEY, OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
-from fooocus_core.presets.preset import NO_CONFIG, Preset, choose_default_preset, load_preset
+from fooocus_core.presets.preset import NO_CONFIG, Preset, choose_default_preset, first_on_disk, load_preset
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.prompts.styles import load_styles
 from fooocus_core.prompts.wildcards import BUNDLED_FOLDER, Wildcards
@@ -79,6 +79,7 @@ class Runtime:
         make_engine = self._make_engine or partial(make_core_engine, config=config)
         library = Library.below(settings.models_root, _model_folders(config))
         preset = _preset(settings, library, config)
+        _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
@@ -226,6 +227,14 @@ def _preset(settings: Settings, library: Library, config: Config) -> Preset:
     if settings.preset:
         return load_preset(settings.preset, folders, config)
     return choose_default_preset(library.checkpoint_names(), folders, config)
+
+
+def _tell_missing(preset: Preset, library: Library) -> None:
+    """The files of the preset that are not on disk, with where they are published; an older checkpoint will do."""
+    has_checkpoint = first_on_disk(preset.previous_checkpoints, library.checkpoint_names()) is not None
+    for kind, name, url in preset.downloads:
+        if first_on_disk([name], library.names(kind)) is None and not (kind == "checkpoints" and has_checkpoint):
+            logger.warning("preset %s: %s is not in %s; it is published at %s", preset.name, name, kind, url)
 
 
 def _model_folders(config: Config) -> dict[ModelKind, Sequence[Path]]:

@@ -50,6 +50,10 @@ OTHER_KEYS: Final = (
     "default_overwrite_step",
     "default_styles",
     "default_save_metadata_to_images",
+    "checkpoint_downloads",
+    "lora_downloads",
+    "embeddings_downloads",
+    "vae_downloads",
 )
 CONFIG_KEYS: Final = (*PATH_KEYS, *TEXT_KEYS, *OTHER_KEYS)
 """All keys that are read; what belongs to the original's own pages is passed over."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeGuard, TypeVar, get_args
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, get_args
 
 from fooocus_core.errors import InvalidRequest
-from fooocus_core.library import POCKET_NAME
+from fooocus_core.library import POCKET_NAME, ModelKind
 from fooocus_core.plan import Guidance, ImageFormat, Lora, MetadataScheme, Performance, Sampling
 from fooocus_core.presets.config_file import Config, Layer, read_layer
 from fooocus_core.presets.modes import MODES
@@ -41,6 +41,22 @@ NO_CONFIG: Final = Config()
 NO_MODEL: Final = ("", "None", "Default (model)")
 """Texts that stand for no file at all."""
 DEFAULT_SIZE: Final = Size(1152, 896)
+
+
+class Download(NamedTuple):
+    """Where a file of a preset is published. Nothing is fetched: the server says so where the file is missing."""
+
+    kind: ModelKind
+    name: str
+    url: str
+
+
+_DOWNLOADS: Final[Mapping[str, ModelKind]] = {
+    "checkpoint_downloads": "checkpoints",
+    "lora_downloads": "loras",
+    "embeddings_downloads": "embeddings",
+    "vae_downloads": "vae",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Preset:
     image_format: ImageFormat = "png"
     save_metadata: bool = False
     metadata_scheme: MetadataScheme = "fooocus"
+    downloads: tuple[Download, ...] = ()
 
 
 def list_presets(folders: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -155,6 +172,11 @@ def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
         image_format=settings.choice("default_output_format", base.image_format, get_args(ImageFormat)),
         save_metadata=settings.flag("default_save_metadata_to_images", base.save_metadata),
         metadata_scheme=settings.choice("default_metadata_scheme", base.metadata_scheme, get_args(MetadataScheme)),
+        downloads=tuple(
+            Download(kind, file, url)
+            for key, kind in _DOWNLOADS.items()
+            for file, url in settings.addresses(key).items()
+        ),
     )
 
 
@@ -214,6 +236,10 @@ class _Settings:
         )
         return default if found is None else found
 
+    def addresses(self, key: str) -> Mapping[str, str]:
+        """File names and where they are published."""
+        return self.first(key, _addresses, "an object of file names and addresses") or {}
+
     def choice(self, key: str, default: Text, known: tuple[Text, ...]) -> Text:
         found = self.first(
             key, lambda value: next((name for name in known if name == value), None), f"one of {', '.join(known)}"
@@ -230,6 +256,10 @@ def is_number(value: object, low: float, high: float) -> TypeGuard[int | float]:
 
 def _texts(value: object) -> tuple[str, ...] | None:
     return tuple(value) if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
+
+
+def _addresses(value: object) -> dict[str, str] | None:
+    return value if isinstance(value, dict) and all(isinstance(url, str) for url in value.values()) else None
 
 
 def _lora_limits(settings: _Settings, base: Preset) -> tuple[float, float]:

@@ -88,6 +88,7 @@ def test_seeds_are_kept(seed: int) -> None:
         ("None", ["other.safetensors", JUGGERNAUT], JUGGERNAUT),
         ("", ["juggernautXL_v6Rundiffusion.safetensors", "a.st"], "juggernautXL_v6Rundiffusion.safetensors"),
         ("gone.safetensors", ["pocket.safetensors"], "pocket.safetensors"),
+        (None, ["other.safetensors", "xl/" + JUGGERNAUT], "xl/" + JUGGERNAUT),
     ],
 )
 def test_checkpoints(asked: str | None, on_disk: list[str], expected: str) -> None:

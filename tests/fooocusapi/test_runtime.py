@@ -102,6 +102,59 @@ def test_a_preset_that_is_nowhere_stops_the_start_and_names_the_known_ones(setti
         Runtime(settings.model_copy(update={"preset": "absent"}), lambda *_: ScriptedEngine()).open()
 
 
+def test_missing_files_of_the_preset_are_told_with_where_they_are_published(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = settings.models_root / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    runtime = Runtime(settings.model_copy(update={"preset": "pony_v6"}), lambda *_: ScriptedEngine())
+    runtime.open()
+    runtime.close()
+    for name in ("ponyDiffusionV6XL.safetensors", "ponyDiffusionV6XL_vae.safetensors"):
+        assert f"preset pony_v6: {name} is not in" in caplog.text
+    caplog.clear()
+    (checkpoints / "animaPencilXL_v300.safetensors").touch()
+    runtime = Runtime(settings.model_copy(update={"preset": "anime"}), lambda *_: ScriptedEngine())
+    runtime.open()
+    runtime.close()
+    assert "published" not in caplog.text, "an older checkpoint will do"
+
+
+def test_config_txt_moves_folders_and_defaults(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "fooocus"
+    (theirs / "checkpoints").mkdir(parents=True)
+    (theirs / "checkpoints" / "mine.safetensors").touch()
+    values = {
+        "path_checkpoints": str(theirs / "checkpoints"),
+        "path_outputs": str(theirs / "pictures"),
+        "default_model": "mine.safetensors",
+        "default_cfg_scale": 6,
+        "default_sampler": "heun",
+    }
+    settings.config_path.write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setenv("default_sampler", "euler")
+    unset = Settings(**{name: getattr(settings, name) for name in settings.model_fields_set - {"output_path"}})
+    runtime = Runtime(unset, lambda *_: ScriptedEngine())
+    services = runtime.open()
+    runtime.close()
+    plan = services.resolve(GenerationRequest())
+    assert plan.stages[0].models.checkpoint == "mine.safetensors"
+    assert (plan.stages[0].guidance.scale, plan.stages[0].sampling.sampler) == (6.0, "euler")
+    assert (theirs / "pictures" / "journal.db").is_file()
+    assert not settings.output_path.exists()
+
+
+def test_a_named_outputs_folder_stands_above_config_txt(settings: Settings, tmp_path: Path) -> None:
+    settings.config_path.write_text(json.dumps({"path_outputs": str(tmp_path / "theirs")}), encoding="utf-8")
+    runtime = Runtime(settings, lambda *_: ScriptedEngine())
+    runtime.open()
+    runtime.close()
+    assert (settings.output_path / "journal.db").is_file()
+    assert not (tmp_path / "theirs").exists()
+
+
 def test_the_longest_prompt_is_a_setting(settings: Settings) -> None:
     runtime = Runtime(settings.model_copy(update={"max_prompt_characters": 5}), lambda *_: ScriptedEngine())
     resolve = runtime.open().resolve

@@ -69,14 +69,51 @@ def test_facts(
     assert preset.overwrite_steps is None
 
 
+DEFAULT_STYLES = ("Fooocus V2", "Fooocus Enhance", "Fooocus Sharp")
+STYLES = {
+    "anime": ("Fooocus V2", "Fooocus Semi Realistic", "Fooocus Masterpiece"),
+    "default": DEFAULT_STYLES,
+    "lcm": DEFAULT_STYLES,
+    "lightning": DEFAULT_STYLES,
+    "playground_v2.5": ("Fooocus V2",),
+    "pocket": (),
+    "pony_v6": ("Fooocus Pony",),
+    "realistic": ("Fooocus V2", "Fooocus Photograph", "Fooocus Negative"),
+    "sai": ("Fooocus V2", "Fooocus Cinematic"),
+}
+
+
 def test_more_facts() -> None:
     assert load_preset("sai").refiner == "sd_xl_refiner_1.0_0.9vae.safetensors"
     assert load_preset("sai").refiner_switch == 0.75
     assert load_preset("pony_v6").vae == "ponyDiffusionV6XL_vae.safetensors"
     assert load_preset("default").loras == (Lora("sd_xl_offset_example-lora_1.0.safetensors", 0.1),)
-    assert load_preset("default").styles == ("Fooocus V2", "Fooocus Enhance", "Fooocus Sharp")
-    assert len(load_preset("realistic").negative_prompt.split(", ")) == 16
+    assert {name: load_preset(name).styles for name in BUNDLED} == STYLES
+    assert load_preset("realistic").negative_prompt == (
+        "unrealistic, saturated, high contrast, big nose, painting, drawing, sketch, cartoon, anime, manga, render, CG,"
+        " 3d, watermark, signature, label"
+    )
+    assert load_preset("realistic").loras == (Lora("SDXL_FILM_PHOTOGRAPHY_STYLE_V1.safetensors", 0.25),)
+    assert load_preset("sai").loras == (Lora("sd_xl_offset_example-lora_1.0.safetensors", 0.5),)
+    for name in set(BUNDLED) - {"sai"}:
+        assert (load_preset(name).refiner, load_preset(name).refiner_switch) == (None, 0.5)
     assert [len(load_preset(name).previous_checkpoints) for name in ("default", "anime", "realistic")] == [5, 7, 1]
+
+
+def test_every_file_of_a_bundled_preset_is_published_somewhere() -> None:
+    for name in BUNDLED:
+        preset = load_preset(name)
+        used = {preset.checkpoint, preset.refiner, preset.vae, *(lora.name for lora in preset.loras)} - {None}
+        assert {download.name for download in preset.downloads} == used - {"pocket.safetensors"}
+        for _, file, url in preset.downloads:
+            assert url.startswith("https://")
+            assert url.endswith(f"/{file}")
+
+
+@pytest.mark.parametrize("value", [[], "x", {"a.safetensors": 5}])
+def test_downloads_that_are_none_are_passed_over(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps({"checkpoint_downloads": value}), encoding="utf-8")
+    assert load_preset("mine", [tmp_path]).downloads == load_preset("default").downloads
 
 
 def test_pocket_needs_nothing_else() -> None:
