@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from fooocus_core.plan import Lora
+
+log = logging.getLogger(__name__)
 
 _TAG: Final = re.compile(r"<lora:([^:]+):([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))>")
 _BLANKS: Final = re.compile(r" +")
@@ -39,17 +43,19 @@ def lora_candidates(names: Sequence[str], performance_lora: Lora | None) -> list
 
 
 def take_lora_tags(prompt: str, find: FindLora) -> TaggedPrompt:
-    """Takes all tags out of ``prompt``; those whose file is unknown are dropped, malformed ones stay as text.
+    """Takes all tags out of ``prompt``; those without a file or of an endless weight are dropped.
 
-    The punctuation of the prompt is tidied even when there is no tag.
+    Malformed tags stay as text. The punctuation of the prompt is tidied even when there is no tag.
     """
     loras = []
     pieces = []
     for piece in prompt.split(","):
         for tag in _TAG.finditer(piece):
-            name = find(tag[1])
-            if name is not None:
-                loras.append(Lora(name, float(tag[2])))
+            name, weight = find(tag[1]), float(tag[2])
+            if name is not None and math.isfinite(weight):  # hundreds of digits are no number that could be merged
+                loras.append(Lora(name, weight))
+            else:
+                log.warning("LoRA tag left out: %.80r", tag[0])
         pieces.append(_TAG.sub("", piece))
     return TaggedPrompt(tidy_commas(", ".join(pieces)), tuple(loras))
 

@@ -1,14 +1,17 @@
-"""Which names a client may give to its pictures.
+"""Which names a client may give to its pictures, and the one that Fooocus gives.
 
-The rules are those of the strictest file system in use, so that an outputs folder can be copied anywhere, and so that
-no name reaches a place outside its date folder on any of them.
+The rules for clients are those of the strictest file system in use, so that an outputs folder can be copied anywhere,
+and so that no name reaches a place outside its date folder on any of them.
 """
 
 from __future__ import annotations
 
+import random
 import unicodedata
+from datetime import datetime
 
 from fooocus_core.errors import InvalidRequest
+from fooocus_core.plan import ImageFormat
 
 MAX_SAVE_NAME_CHARS = 200
 """The whole name, sub-folders included."""
@@ -41,6 +44,11 @@ def check_save_name(name: str) -> str:
     for segment in name.split("/"):
         _check_segment(segment)
     return name
+
+
+def fooocus_path(now: datetime, image_format: ImageFormat, rng: random.Random) -> str:
+    """A path below the outputs folder as Fooocus makes it (specification 08, section 6); not unique, nor a secret."""
+    return f"{now:%Y-%m-%d}/{now:%Y-%m-%d_%H-%M-%S}_{rng.randint(1000, 9999)}.{image_format}"
 
 
 def _check_character(character: str) -> None:

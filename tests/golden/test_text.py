@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 
@@ -26,6 +27,7 @@ from fooocus_core.prompts.tasks import prepare_stage, prepare_tasks
 from fooocus_core.prompts.wildcards import Wildcards, fill_wildcards
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import resolve_request
+from fooocusapi.images.names import fooocus_path
 from tests.golden.vectors import GOLDEN_DIR, golden_json
 
 FOLDER = "I_text"
@@ -33,6 +35,7 @@ OPS = golden_json(f"{FOLDER}/text_ops.json")
 MODE_CASES = golden_json(f"{FOLDER}/modes.json")
 METADATA = golden_json(f"{FOLDER}/metadata.json")
 FILES = golden_json(f"{FOLDER}/metadata_files.json")
+FILE_NAME_CASES = golden_json(f"{FOLDER}/file_names.json")["cases"]
 
 STYLES = StyleBook(
     Style(display_name(entry["name"]), entry["prompt"], entry["negative_prompt"]) for entry in OPS["style_file"]
@@ -323,3 +326,10 @@ def test_metadata_read_back(case: dict[str, Any]) -> None:
 def test_metadata_parsed(case: dict[str, Any]) -> None:
     saved = SavedMetadata(case["text"] if case["scheme"] == "a1111" else case["data"], case["scheme"])
     assert parse_metadata(saved, FILE_NAMES, STYLES) == case["out"]
+
+
+@pytest.mark.parametrize("case", FILE_NAME_CASES, ids=lambda case: case["now"])
+def test_file_names(case: dict[str, Any]) -> None:
+    rng = random.Random(int(case["random_seed"]))
+    now = datetime.fromisoformat(case["now"])
+    assert [fooocus_path(now, case["format"], rng) for _ in case["paths"]] == case["paths"]

@@ -59,6 +59,11 @@ def test_lora_tags_take_any_text(text: str) -> None:
     assert all(isinstance(lora.weight, float) for lora in tagged.loras)
 
 
+def test_a_weight_too_large_for_a_number_is_none() -> None:
+    tagged = take_lora_tags(f"a <lora:x:{'9' * 400}> <lora:x:2>", lambda name: name)
+    assert tagged == ("a", (Lora("x", 2.0),))
+
+
 def test_the_first_listed_file_of_a_stem_is_taken() -> None:
     find = find_by_stem(["b/glow.safetensors", "glow.ckpt"])
     assert find("glow") == "b/glow.safetensors"
