@@ -1,4 +1,8 @@
-"""A server for the tests of this folder; each test may change the house before it asks for the client."""
+"""Servers for the tests of this folder.
+
+``house`` and ``client`` are new for each test, which may change the house before it asks for the client. ``shared``
+and ``shared_client`` are the same for a whole module: for tests that only look, or that look at what they made.
+"""
 
 from __future__ import annotations
 
@@ -19,4 +23,15 @@ def house(tmp_path: Path) -> House:
 @pytest.fixture
 def client(house: House) -> Iterator[TestClient]:
     with serving(house) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return House(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def shared_client(shared: House) -> Iterator[TestClient]:
+    with serving(shared) as client:
         yield client

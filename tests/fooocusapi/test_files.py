@@ -17,11 +17,22 @@ PICTURE = f"/files/{TODAY}/x-0.png"
 
 
 @pytest.fixture
-def stored(client: TestClient) -> TestClient:
-    client.post(TEXT_TO_IMAGE, json={"save_name": "x"})
-    client.post(TEXT_TO_IMAGE, json={"save_name": "x", "save_extension": "jpg"})
-    client.post(TEXT_TO_IMAGE, json={"save_name": "deep/er/x", "save_extension": "webp"})
-    return client
+def house(shared: House) -> House:
+    return shared
+
+
+@pytest.fixture(scope="module")
+def stored(shared: House, shared_client: TestClient) -> TestClient:
+    """A server with three pictures, and beside them what must not be told."""
+    for fields in ({}, {"save_extension": "jpg"}, {"save_name": "deep/er/x", "save_extension": "webp"}):
+        shared_client.post(TEXT_TO_IMAGE, json={"save_name": "x", **fields})
+    folder = shared.root / "files" / TODAY
+    for secret in (shared.root / "secret.png", folder / "notes.txt", folder / ".0123.part"):
+        secret.write_bytes(b"secret")
+    (folder / "link.png").symlink_to(shared.root / "secret.png")
+    (folder / "linked").symlink_to(shared.root)
+    (folder / "folder.png").mkdir()
+    return shared_client
 
 
 @pytest.mark.parametrize("prefix", ["files", "outputs"])
@@ -129,13 +140,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("prefix", ["files", "outputs"])
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_nothing_from_outside(stored: TestClient, house: House, tmp_path: Path, prefix: str, path: str) -> None:
-    folder = house.root / "files" / TODAY
-    for secret in (house.root / "secret.png", folder / "notes.txt", folder / ".0123.part"):
-        secret.write_bytes(b"secret")
-    (folder / "link.png").symlink_to(house.root / "secret.png")
-    (folder / "linked").symlink_to(house.root)
-    (folder / "folder.png").mkdir()
+def test_nothing_from_outside(stored: TestClient, prefix: str, path: str) -> None:
     answer = stored.get(f"/{prefix}{path}")
     assert answer.status_code == 404
     assert b"secret" not in answer.content
@@ -150,9 +155,9 @@ def test_a_file_that_is_no_picture_is_no_error(stored: TestClient, house: House,
 
 
 @pytest.fixture
-def locked(house: House) -> Iterator[TestClient]:
-    house.settings = Settings(apikey="secret", pictures_need_key=True)  # type: ignore[arg-type]
-    with serving(house) as client:
+def locked(tmp_path: Path) -> Iterator[TestClient]:
+    settings = Settings(apikey="secret", pictures_need_key=True)  # type: ignore[arg-type]
+    with serving(House(tmp_path, settings=settings)) as client:
         client.post(TEXT_TO_IMAGE, json={"save_name": "x"}, headers={"x-api-key": "secret"})
         yield client
 

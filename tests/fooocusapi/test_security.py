@@ -35,10 +35,10 @@ CLOSED = [
 ]
 
 
-@pytest.fixture
-def locked(house: House) -> Iterator[TestClient]:
-    house.settings = Settings(apikey=KEY)  # type: ignore[arg-type]
-    with serving(house) as client:
+@pytest.fixture(scope="module")
+def locked(shared: House) -> Iterator[TestClient]:
+    shared.settings = Settings(apikey=KEY)  # type: ignore[arg-type]
+    with serving(shared) as client:
         client.post(TEXT_TO_IMAGE, json={"save_name": "x"}, headers=HEADER)
         yield client
 
@@ -83,10 +83,10 @@ def test_the_key_is_not_shown() -> None:
     assert "secret" not in repr(Access("secret"))
 
 
-@pytest.fixture
-def narrow(house: House) -> Iterator[TestClient]:
-    house.settings = Settings(max_body_bytes=4000, max_json_bytes=2000)
-    with serving(house) as client:
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    settings = Settings(max_body_bytes=4000, max_json_bytes=2000)
+    with serving(House(tmp_path_factory.mktemp("narrow"), settings=settings)) as client:
         yield client
 
 

@@ -139,6 +139,14 @@ def test_waiting_and_running_jobs_are_in_the_queue(held_client: TestClient, held
     held.play(Finished())
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["memory", "persistent"])
+def after_25_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    settings = Settings(persistent=request.param)
+    with serving(House(tmp_path_factory.mktemp("jobs"), settings=settings)) as client:
+        make_jobs(client, 25)
+        yield client
+
+
 @pytest.mark.parametrize(
     ("parameters", "numbers"),
     [
@@ -155,31 +163,23 @@ def test_waiting_and_running_jobs_are_in_the_queue(held_client: TestClient, held
         ({"delete": "true"}, list(range(1, 26))),
     ],
 )
-@pytest.mark.parametrize("is_persistent", [False, True])
-def test_pages(house: House, parameters: dict[str, Any], numbers: list[int], is_persistent: bool) -> None:
-    house.settings = Settings(persistent=is_persistent)
-    with serving(house) as client:
-        make_jobs(client, 25)
-        history = client.get(HISTORY, params=parameters).json()["history"]
-    if is_persistent:
-        shown = [job["task_info"]["task_id"] for job in history]
-        newest_first = list(range(25, 0, -1))
-        page, size = int(parameters.get("page") or 0), int(parameters.get("page_size") or 20)
-        expected = numbers if "job_id" in parameters else newest_first[page * size : (page + 1) * size]
-    else:
-        shown, expected = [job["job_id"] for job in history], numbers
-    assert shown == [id_of(number) for number in expected]
+def test_pages(after_25_jobs: TestClient, parameters: dict[str, Any], numbers: list[int]) -> None:
+    history = after_25_jobs.get(HISTORY, params=parameters).json()["history"]
+    if not after_25_jobs.app.state.settings.persistent:  # type: ignore[attr-defined]
+        assert [job["job_id"] for job in history] == [id_of(number) for number in numbers]
+        return
+    newest_first = list(range(25, 0, -1))
+    page, size = int(parameters.get("page") or 0), int(parameters.get("page_size") or 20)
+    expected = numbers if "job_id" in parameters else newest_first[page * size : (page + 1) * size]
+    assert [job["task_info"]["task_id"] for job in history] == [id_of(number) for number in expected]
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("page", "-1"), ("page", "x"), ("page_size", "0"), ("page_size", "1001"), ("page", "1.5"),
                         ("page", "9" * 5000), ("delete", "perhaps")]
 )  # fmt: skip
-@pytest.mark.parametrize("is_persistent", [False, True])
-def test_pages_that_are_none(house: House, name: str, value: str, is_persistent: bool) -> None:
-    house.settings = Settings(persistent=is_persistent)
-    with serving(house) as client:
-        answer = client.get(HISTORY, params={name: value})
+def test_pages_that_are_none(after_25_jobs: TestClient, name: str, value: str) -> None:
+    answer = after_25_jobs.get(HISTORY, params={name: value})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", name]
 

@@ -16,6 +16,17 @@ from fooocusapi.surfaces.classic.translate import NOT_YET, to_request
 from tests.fooocusapi.served import DRAWN_SEED, TEXT_TO_IMAGE, House
 
 
+@pytest.fixture
+def house(shared: House) -> House:
+    return shared
+
+
+@pytest.fixture
+def client(shared_client: TestClient) -> TestClient:
+    """One server for all: what a refused body broke, the next test would find."""
+    return shared_client
+
+
 def translated(body: dict[str, Any]) -> GenerationRequest:
     return to_request(CommonRequest.model_validate(body))
 
@@ -456,10 +467,10 @@ def test_several_faults_are_told_at_once(client: TestClient) -> None:
 
 
 def test_nothing_refused_becomes_a_job(client: TestClient, house: House) -> None:
-    for body in ({"image_number": 99}, advanced(freeu_enabled=True), {"save_name": "../x"}):
-        client.post(TEXT_TO_IMAGE, json=body)
-    assert client.get("/v1/generation/job-queue").json()["last_job_id"] is None
-    assert house.files == []
+    before = client.get("/v1/generation/job-queue").json(), house.files
+    for body in ({"image_number": 99}, LATER[0][0], {"save_name": "../x"}):
+        refusal(client, body)
+    assert (client.get("/v1/generation/job-queue").json(), house.files) == before
 
 
 def test_a_wrong_client_never_takes_the_worker(client: TestClient) -> None:
