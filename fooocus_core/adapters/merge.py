@@ -18,6 +18,8 @@ from fooocus_core.models.unet import DiffusionNetwork
 
 log = logging.getLogger(__name__)
 
+SHOWN_KEY_CHARS = 80
+
 
 @dataclass(frozen=True)
 class WeightedLora:
@@ -67,10 +69,17 @@ class _Slot:
 class LoraMerger:
     """The LoRAs of one loaded model. ``apply`` states what shall be merged; what was before is taken off."""
 
-    def __init__(self, network: DiffusionNetwork, text_l: ClipTextEncoder, text_g: ClipTextEncoder) -> None:
-        self._slots = dict(_unet_slots(network)) | dict(_text_slots("l", text_l)) | dict(_text_slots("g", text_g))
+    def __init__(
+        self, network: DiffusionNetwork, text_l: ClipTextEncoder | None = None, text_g: ClipTextEncoder | None = None
+    ) -> None:
+        """A refiner has no text encoders of its own."""
+        self._slots = dict(_unet_slots(network))
         self._unet_modules = unet_module_names(network.parameter_names)
-        self._text_modules = text_module_names("l", text_l.originals) | text_module_names("g", text_g.originals)
+        self._text_modules = {}
+        for encoder, text in (("l", text_l), ("g", text_g)):
+            if text is not None:
+                self._slots |= dict(_text_slots(encoder, text))
+                self._text_modules |= text_module_names(encoder, text.originals)
         self._changed: set[str] = set()
 
     @torch.no_grad()
@@ -132,7 +141,8 @@ def _accepted(lora: _MatchedLora, skip_foreign: bool) -> bool:
     """Whether enough of a file's keys mean something here."""
     left_over, keys = lora.matched.left_over, len(lora.file.content)
     if lora.matched.rejected:
-        what = f"made for another kind of model: {len(left_over)} of its {keys} keys fit nothing here"
+        some = min(left_over)[:SHOWN_KEY_CHARS]
+        what = f"made for another kind of model: {len(left_over)} of its {keys} keys fit nothing here, such as {some}"
         _refuse(lora, what, skip_foreign)
         return False
     if left_over:

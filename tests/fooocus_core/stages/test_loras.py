@@ -96,9 +96,12 @@ def test_the_next_job_has_no_trace_of_the_last(studio: Studio, paint: str, plain
         assert np.array_equal(studio.picture(), plain)
 
 
-def test_a_tag_does_what_the_list_does(studio: Studio, paint: str, plain: np.ndarray, painted: np.ndarray) -> None:
+def test_a_tag_does_what_the_list_does(
+    studio: Studio, paint: str, plain: np.ndarray, painted: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     assert np.array_equal(studio.picture(f"a red apple<lora:{TAG_NAME}:1>"), painted)
     assert np.array_equal(studio.picture("a red apple<lora:unknown:1>"), plain)
+    assert "LoRA tag left out: '<lora:unknown:1>'" in caplog.text
     record = studio.record(studio.plan(f"<lora:{TAG_NAME}:0.5> a red apple"))
     assert [(lora.name, lora.weight) for lora in record.loras if lora] == [(paint, 0.5)]
 
@@ -114,7 +117,10 @@ def test_the_record_tells_files_weights_and_hashes(studio: Studio, paint: str) -
 def test_a_lora_for_another_model_fails_the_job_by_its_name(studio: Studio, paint: str, plain: np.ndarray) -> None:
     foreign = write_lora(studio.root / "loras" / "foreign.safetensors", foreign_tensors())
     reason = studio.failure(studio.plan(loras=[Lora(paint, 1.0), Lora(foreign, 1.0)]))
-    assert reason == ("foreign.safetensors: made for another kind of model: 13 of its 13 keys fit nothing here")
+    assert reason == (
+        "foreign.safetensors: made for another kind of model: 13 of its 13 keys fit nothing here, "
+        "such as lora_unet_double_blocks_0_attn.lora_up.weight"
+    )
     assert np.array_equal(studio.picture(), plain)
 
 
