@@ -2,6 +2,13 @@
 
 ``resolve_request`` fills every gap from the preset and the performance mode, checks every range, and names the field
 of whatever cannot be run. It looks up file names but opens no file and draws nothing but the seed.
+
+What an unknown name means is decided here for every dialect: clients of the original program rely on some falling back.
+
+* Checkpoint, refiner, LoRA, style: it falls back, and the log says so. The default checkpoint is used; the others are
+  left out. (Styles keep their names in the plan and are looked up when it runs: the files may change in between.)
+* Sampler, scheduler, performance, picture format, metadata scheme: refused, and the answer lists the known names.
+* Autoencoder: refused. One of the preset's gives way to the checkpoint's own.
 """
 
 from __future__ import annotations
@@ -125,7 +132,9 @@ def _refuse_refiner(
     if name is None or name in NO_MODEL:
         return
     found = library.find("checkpoints", name)
-    if found is not None and found != checkpoint:
+    if found is None:
+        log.warning("refiner not found, left out: %r", name)
+    elif found != checkpoint:
         raise InvalidRequest("refiner", f"refiners are not supported yet, {name!r} cannot be used; send None")
 
 
