@@ -81,6 +81,44 @@ def train_autoencoder(
     vae.to("cpu")
 
 
+def refine_decoder(
+    vae: Vae, picture_set: PictureSet, side_px: int, seconds: float, checkpoint: Path, device: str = "cpu"
+) -> None:
+    """Trains the decoding half alone for ``seconds``: the latents, on which a denoiser stands, stay as they are.
+
+    The latents are disturbed a little, as a denoiser's are.
+    """
+    rng = random.Random(1)
+    pool = scene_pool(picture_set, side_px, min(1800, 2 * len(picture_set.pictures)), rng).to(device)
+    vae.to(device, memory_format=torch.channels_last)
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(batch)[0] for batch in pool.split(16)])
+    deviation = 0.04 / LATENT_SCALE
+    parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=6e-4, betas=(0.9, 0.99), weight_decay=0, fused=True)
+    started, step, shown = time.monotonic(), 0, 0.0
+    while (elapsed := time.monotonic() - started) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(elapsed / seconds, 6e-4, 0.03)
+        chosen = torch.randint(len(pool), (4,))
+        noisy = latents[chosen] + deviation * torch.rand(4, 1, 1, 1, device=device) * torch.randn_like(latents[chosen])
+        with torch.autocast(device, dtype=torch.bfloat16):
+            output = vae.decode(noisy.contiguous(memory_format=torch.channels_last))
+        loss = reconstruction_loss(output.float(), pool[chosen])
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        if elapsed - shown > 60:
+            shown = elapsed
+            quality = decibels(vae, pool[:24])
+            logger.info("decoder step %d, %.0f s, loss %.4f, %.2f dB", step, elapsed, float(loss.detach()), quality)
+            torch.save(vae.state_dict(), checkpoint)
+    logger.info("decoder done: %d steps, %.2f dB", step, decibels(vae, pool[:64]))
+    vae.to("cpu")
+
+
 def _step(vae: Vae, batch: Tensor, device: str) -> Tensor:
     with torch.autocast(device, dtype=torch.bfloat16):
         mean, log_variance = vae.encode(batch)
