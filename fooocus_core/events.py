@@ -35,8 +35,8 @@ class Progress:
     """Something moved. ``text`` is neutral English fit for clients that print it.
 
     ``fraction`` is the share of the whole job that is done, in [0, 1), never falling.
-    ``preview`` is the picture as it stands (uint8 ``[height, width, 3]``, about a quarter of the final size), made
-    only for plans that want previews; ``None`` before the first step.
+    ``preview`` is the picture as it stands: uint8 ``[height, width, 3]`` of twice the latents' size, which is a quarter
+    of the size that is sampled at. Made only for plans that want previews; ``None`` before the first step.
     """
 
     fraction: float

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
 from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.previews import preview_png
 from fooocusapi.jobs.job import Job, JobState, ResultImage
 from fooocusapi.jobs.queue import Counters, JobSummary
 from fooocusapi.surfaces.classic.schemas import (
@@ -39,7 +39,7 @@ def job_answer(job: Job, outputs: OutputStore, preview: NDArray[np.uint8] | None
         job_stage=stage,
         job_progress=100 if stage is AsyncJobStage.SUCCESS else _percent(job.fraction),
         job_status=_status(job),
-        job_step_preview=None if preview is None else preview_text(preview),
+        job_step_preview=None if preview is None else _as_text(preview_png(preview, job.plan)),
         job_result=pictures(job, outputs) if stage is AsyncJobStage.SUCCESS else None,
     )
 
@@ -137,13 +137,9 @@ def webhook_body(job: Job, outputs: OutputStore) -> dict[str, Any]:
     return {"job_id": job.id, "job_result": [_told_picture(result, outputs) for result in results]}
 
 
-def preview_text(preview: NDArray[np.uint8]) -> str:
-    """Pixels as bare base64 of a PNG."""
-    from PIL import Image
-
-    target = io.BytesIO()
-    Image.fromarray(preview).save(target, "PNG", compress_level=1)
-    return base64.b64encode(target.getvalue()).decode("ascii")
+def _as_text(data: bytes) -> str:
+    """Bare base64, without a data prefix."""
+    return base64.b64encode(data).decode("ascii")
 
 
 def _told_picture(result: ResultImage, outputs: OutputStore) -> dict[str, str]:
