@@ -34,6 +34,7 @@ from fooocus_core.plan import (
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
 from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
 from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
+from fooocus_core.prompts.lines import holds_half_a_pair
 from fooocus_core.request import GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 
@@ -267,7 +268,6 @@ def _text(field: str, asked: str | None, default: str, max_characters: int) -> s
     text = default if asked is None else asked
     if len(text) > max_characters:
         raise InvalidRequest(field, f"must be at most {max_characters} characters, got {len(text)}")
-    # JSON can spell half a surrogate pair, which is in no file and in no tokenizer's vocabulary.
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if holds_half_a_pair(text):
         raise InvalidRequest(field, "holds half of a surrogate pair, which is no character")
     return text

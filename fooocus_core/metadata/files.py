@@ -87,7 +87,8 @@ def _png_chunks(texts: tuple[str, str] | None) -> PngInfo | None:
     if texts is None:
         return None
     chunks = PngInfo()
-    chunks.add_text(TEXT_KEY, texts[0])
+    # A file name that is not UTF-8 on disk has characters that cannot be written.
+    chunks.add_text(TEXT_KEY, texts[0].encode(errors="replace").decode())
     chunks.add_text(SCHEME_KEY, texts[1])
     return chunks
 

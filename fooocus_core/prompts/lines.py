@@ -25,3 +25,8 @@ def split_lines(text: str) -> PromptLines:
     """The non-empty lines of ``text``, tidied; an empty main line where there are none."""
     lines = [line for line in map(safe_str, text.splitlines()) if line] or [""]
     return PromptLines(lines[0], tuple(lines[1:]))
+
+
+def holds_half_a_pair(text: str) -> bool:
+    """Whether half of a surrogate pair is in ``text``: JSON can spell it, but no file and no vocabulary has it."""
+    return any("\ud800" <= character <= "\udfff" for character in text)

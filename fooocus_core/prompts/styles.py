@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fooocus_core.metadata.record import EXPANSION_STYLE
+from fooocus_core.prompts.lines import holds_half_a_pair
 from fooocus_core.prompts.listing import list_files
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ def _style(entry: object) -> Style | None:
     name = entry.get("name")
     texts = ["" if entry.get(key) is None else entry[key] for key in ("prompt", "negative_prompt")]
     if not isinstance(name, str) or not name.strip() or not all(isinstance(text, str) for text in texts):
+        return None
+    if any(map(holds_half_a_pair, (name, *texts))):
         return None
     return Style(display_name(name), *texts)
 

@@ -58,6 +58,15 @@ def test_a_text_without_room_is_left_out_and_the_picture_is_kept(image_format: A
     assert (read_metadata(encode_image(PIXELS, image_format, record)) is not None) == is_kept
 
 
+@pytest.mark.parametrize("image_format", FORMATS)
+@pytest.mark.parametrize("scheme", ["fooocus", "a1111"])
+def test_a_file_name_that_is_not_utf8_costs_no_picture(image_format: Any, scheme: Any) -> None:
+    record = ImageRecord(1, 8, 6, "caf\udce9.safetensors", prompt="a cat")
+    saved = read_metadata(encode_image(PIXELS, image_format, record, scheme))
+    assert saved is not None
+    assert parse_metadata(saved, FILES, BOOK)["prompt"] == "a cat"
+
+
 TEXT = st.text(max_size=30)
 RECORDS = st.builds(
     ImageRecord,

@@ -161,6 +161,7 @@ def test_a_new_style_in_a_family_s_file_ends_that_family(tmp_path: Path) -> None
         "{}",
         "[" * 100_000,
         '[1, null, {"name": 3}, {"name": "x", "prompt": []}, {"prompt": "p"}, {"name": " "}]',
+        '[{"name": "x", "prompt": "\\ud800 {prompt}"}, {"name": "\\udfff"}]',
     ],
 )
 def test_broken_files_hold_no_styles(tmp_path: Path, text: str) -> None:
