@@ -75,7 +75,7 @@ class LoraMerger:
         """A refiner has no text encoders of its own."""
         self._slots = dict(_unet_slots(network))
         self._unet_modules = unet_module_names(network.parameter_names)
-        self._text_modules = {}
+        self._text_modules: dict[str, str] = {}
         for encoder, text in (("l", text_l), ("g", text_g)):
             if text is not None:
                 self._slots |= dict(_text_slots(encoder, text))
