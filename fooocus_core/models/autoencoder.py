@@ -6,6 +6,7 @@ section 4; 08, section 3.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
 from fooocus_core.models.tiles import Tile, tiled
+
+log = logging.getLogger(__name__)
 
 GROUPS = 32
 LATENT_CHANNELS = 4
@@ -66,6 +69,14 @@ class Autoencoder:
     def decode(self, latents: Tensor) -> Tensor:
         """``[batch, 4, h, w]`` to pixels ``[batch, 3, 8 h, 8 w]`` in ``[0, 1]``."""
         return ((self.decode_raw(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def decode_or_tiled(self, latents: Tensor) -> Tensor:
+        """As ``decode``; a device without room for the whole picture decodes it in tiles (03, section 11)."""
+        try:
+            return self.decode(latents)
+        except torch.OutOfMemoryError:
+            log.warning("no room to decode the whole picture, decoding in tiles")
+            return self.decode_tiled(latents)
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """A sample of the posterior, ``[batch, 4, h, w]``.

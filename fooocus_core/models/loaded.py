@@ -19,7 +19,7 @@ from fooocus_core.adapters.merge import LoraMerger, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
-from fooocus_core.errors import ModelError, UnknownModel, UnreadableModel, UnsupportedModel
+from fooocus_core.errors import UnknownModel, UnreadableModel, UnsupportedModel
 from fooocus_core.library import BUNDLED_UPSCALER, FileHashes, Library
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.checkpoint import (
@@ -34,7 +34,10 @@ from fooocus_core.models.checkpoint import (
     prediction_of,
 )
 from fooocus_core.models.device import Placement
-from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, load_preview
+from fooocus_core.models.interposer import INTERPOSER_FILE
+from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, preview_of_file
+from fooocus_core.models.refiner import PREVIEW_FILE as REFINER_PREVIEW_FILE
+from fooocus_core.models.refiner import LoadedRefiner, load_refiner
 from fooocus_core.models.sidecar import Sidecar, read_sidecar
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
@@ -73,15 +76,8 @@ class LoadedModel:
         return self.sidecar.native_area_px
 
     def decoded(self, latents: Tensor) -> Tensor:
-        """Un-scaled latents ``[batch, 4, h, w]`` to pixels ``[batch, 3, 8 h, 8 w]`` in ``[0, 1]``, float32.
-
-        A device without room for the whole picture decodes it in tiles (03, section 11).
-        """
-        try:
-            return self.autoencoder.decode(latents)
-        except torch.OutOfMemoryError:
-            log.warning("no room to decode the whole picture, decoding in tiles")
-            return self.autoencoder.decode_tiled(latents)
+        """Un-scaled latents ``[batch, 4, h, w]`` to pixels ``[batch, 3, 8 h, 8 w]`` in ``[0, 1]``, float32."""
+        return self.autoencoder.decode_or_tiled(latents)
 
     def enlarged(self, pixels: Tensor, width_px: int, height_px: int) -> NDArray[np.uint8]:
         """The first picture of a batch at exactly this size, uint8 ``[height, width, 3]``."""
@@ -103,13 +99,8 @@ class LoadedModel:
         """The preview network if it is on disk and sound, else the model's own colours, else fitted ones."""
         if self.sidecar.preview is not None:
             return LinearPreview(self.sidecar.preview)
-        if self.preview_path is not None:
-            try:
-                file = open_checkpoint(self.preview_path)
-                return load_preview(file.tensors, file.name, device=self.network.device, dtype=self.network.dtype)
-            except ModelError as error:
-                log.warning("preview network not used: %s", error)
-        return LinearPreview(fitted_colours(self.autoencoder, LATENT_SCALE))
+        found = preview_of_file(self.preview_path, device=self.network.device, dtype=self.network.dtype)
+        return found or LinearPreview(fitted_colours(self.autoencoder, LATENT_SCALE))
 
 
 def load_model(
@@ -202,6 +193,7 @@ class ModelStore:
         self._hashes = hashes
         self._loaded: tuple[object, LoadedModel] | None = None
         self._merged: list[tuple[object, float]] = []
+        self._refiner: tuple[object, LoadedRefiner] | None = None
         self._upscaler: Upscaler | None = None
 
     def lora_names(self) -> Sequence[str]:
@@ -234,9 +226,40 @@ class ModelStore:
             self._loaded = (key, self._fresh(models.checkpoint, path, vae))
         return self._loaded[1]
 
+    def refiner(self, models: plan.Models, loras: Sequence[plan.Lora] = ()) -> LoadedRefiner | None:
+        """The refiner of a plan with the same LoRAs, as far as they fit it; none loaded stays if the plan names none.
+
+        Raises ``CoreError``, ``UnknownModel`` for a refiner whose latents need a translator that is not on disk.
+        """
+        if models.refiner is None:
+            self._refiner = None
+            return None
+        path = self.library.path("checkpoints", models.refiner)
+        present = self._present(loras)
+        key = (models.refiner, _state(path), [(_state(lora), weight) for lora, weight in present])
+        if self._refiner is None or self._refiner[0] != key:
+            self._refiner = None
+            _release_memory()
+            self._refiner = (key, self._fresh_refiner(models.refiner, path, present))
+        return self._refiner[1]
+
+    def _fresh_refiner(self, name: str, path: Path, loras: Sequence[tuple[Path, float]]) -> LoadedRefiner:
+        refiner = load_refiner(
+            path,
+            self.placement,
+            name=name,
+            interposer=self._approximation(INTERPOSER_FILE),
+            preview_path=self._approximation(REFINER_PREVIEW_FILE),
+        )
+        if refiner.owns_vae and refiner.translate is None:
+            raise UnknownModel("vae_approx", INTERPOSER_FILE, f"the refiner {name}")
+        refiner.merge([WeightedLora(read_lora(lora), weight) for lora, weight in loras])
+        if self._hashes is not None:
+            refiner.checkpoint_hash = self._hashes.short(path)
+        return refiner
+
     def _merge(self, model: LoadedModel, loras: Sequence[plan.Lora]) -> None:
-        found = [(self._lora_path(lora.name), lora.weight) for lora in loras]
-        present = [(path, weight) for path, weight in found if path is not None]
+        present = self._present(loras)
         state: list[tuple[object, float]] = [(_state(path), weight) for path, weight in present]
         if state == self._merged:
             return
@@ -244,6 +267,11 @@ class ModelStore:
         self._merged = []  # should merging fail, it leaves the weights as in the file
         model.merger.apply(files)
         self._merged = state
+
+    def _present(self, loras: Sequence[plan.Lora]) -> list[tuple[Path, float]]:
+        """The LoRAs that are on disk."""
+        found = [(self._lora_path(lora.name), lora.weight) for lora in loras]
+        return [(path, weight) for path, weight in found if path is not None]
 
     def _lora_path(self, name: str) -> Path | None:
         try:
@@ -254,7 +282,12 @@ class ModelStore:
 
     def _fresh(self, name: str, path: Path, vae: Path | None) -> LoadedModel:
         model = load_model(
-            path, self.placement, name=name, vae=vae, upscaler=self._shared_upscaler, preview_path=self._preview_path()
+            path,
+            self.placement,
+            name=name,
+            vae=vae,
+            upscaler=self._shared_upscaler,
+            preview_path=self._approximation(PREVIEW_FILE),
         )
         if self._hashes is not None:
             model.checkpoint_hash = self._hashes.short(path)
@@ -271,6 +304,7 @@ class ModelStore:
         """Forget every network and give the device's memory back."""
         self._loaded = None
         self._merged = []
+        self._refiner = None
         self._upscaler = None
         _release_memory()
 
@@ -279,8 +313,9 @@ class ModelStore:
             self._upscaler = load_bundled_upscaler(self.placement)
         return self._upscaler
 
-    def _preview_path(self) -> Path | None:
-        name = self.library.find("vae_approx", PREVIEW_FILE)
+    def _approximation(self, file_name: str) -> Path | None:
+        """One of the small networks beside the autoencoders, if it is on disk."""
+        name = self.library.find("vae_approx", file_name)
         return None if name is None else self.library.path("vae_approx", name)
 
 

@@ -5,7 +5,9 @@ Every preview takes *scaled* latents and shows the first of the batch, at twice 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fooocus_core.errors import UnsupportedModel
+from fooocus_core.errors import ModelError, UnsupportedModel
 from fooocus_core.models.autoencoder import Autoencoder
-from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.checkpoint import assign_weights, open_checkpoint
 from fooocus_core.models.sidecar import PreviewColours
+
+log = logging.getLogger(__name__)
 
 _PADDING = 11
 """What the eight valid convolutions take away on each side."""
@@ -74,6 +78,18 @@ def load_preview(
         network = _Convolutions()
     assign_weights(network, weights, name, device=device, dtype=dtype)
     return PreviewNetwork(network)
+
+
+def preview_of_file(path: Path | None, *, device: torch.device, dtype: torch.dtype) -> PreviewNetwork | None:
+    """The network of a file if there is one and it is sound; a preview is not worth failing a job for."""
+    if path is None:
+        return None
+    try:
+        file = open_checkpoint(path)
+        return load_preview(file.tensors, file.name, device=device, dtype=dtype)
+    except ModelError as error:
+        log.warning("preview network not used: %s", error)
+        return None
 
 
 class LinearPreview:

@@ -98,6 +98,11 @@ class ClipTextEncoder:
         chosen = normed if clip_skip > self.shape.layers else states[-clip_skip]
         return EncodedTokens(chosen, self._pooled(normed, ends))
 
+    @torch.no_grad()
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Hidden states ``[..., width]`` through the stack's final layer norm, float32."""
+        return _in_float32(self.model.get_submodule("final_layer_norm"), hidden.to(self.device).float())
+
     def _pooled(self, normed: Tensor, ends: Tensor) -> Tensor | None:
         projection = self.projection
         if projection is None:

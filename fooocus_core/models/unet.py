@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.sampling.network import NetworkCall
 
 GROUPS = 32
 HEAD_WIDTH = 64
 """Channels of one attention head in every SDXL network; not visible in the weights."""
+SD15_HEADS = 8
+"""Stable Diffusion 1.5 has so many heads at every width."""
 LATENT_CHANNELS = 4
 _INPAINT_CHANNELS = 9
 _INPAINT_GREY = (0.8223, -0.6876, 0.6364, 0.1380)
@@ -66,6 +70,11 @@ class DiffusionNetwork:
         self.originals = originals
         self.parameter_names = parameter_names
 
+    @cached_property
+    def part_names(self) -> Mapping[str, str]:
+        """ldm name of every part to its name in ``unet``."""
+        return unet_names(self.shape)
+
     @property
     def dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
@@ -80,21 +89,32 @@ class DiffusionNetwork:
         return self.shape.adm_width or 0
 
     @torch.no_grad()
-    def __call__(self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        adm: Tensor | None,
+        call: NetworkCall | None = None,
+    ) -> Tensor:
         """The raw prediction, ``[batch, 4, h, w]`` float32.
 
         ``latents``: ``[batch, 4, h, w]``, already scaled for the network, any h and w. ``timesteps``: ``[batch]``
         floats 0 ... 999. ``context``: ``[batch, tokens, context_width]``. ``adm``: ``[batch, adm_width]``, or ``None``
-        for a network without added condition. Raises ``ValueError`` for a vector of another width.
+        for a network without added condition. Of ``call`` only the residuals matter here. Raises ``ValueError`` for a
+        vector of another width.
         """
         if self.adm_width and (adm is None or adm.shape[1] != self.adm_width):
             raise ValueError(f"added condition must be {self.adm_width} wide, got {None if adm is None else adm.shape}")
         place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        residuals = None if call is None else call.residuals
         output: Tensor = self.unet(
             self._network_input(latents.to(**place)),
             timesteps.to(self.device),
             encoder_hidden_states=context.to(**place),
             class_labels=adm.to(**place) if self.adm_width and adm is not None else None,
+            down_block_additional_residuals=None if residuals is None else residuals.skips,
+            mid_block_additional_residual=None if residuals is None else residuals.middle,
             return_dict=False,
         )[0]
         return output.float()
@@ -223,7 +243,7 @@ def build_unet(shape: UNetShape, name: str, head_width: int = HEAD_WIDTH) -> nn.
             transformer_layers_per_block=[list(level) for level in shape.down_depths],
             reverse_transformer_layers_per_block=[list(level) for level in shape.up_depths],
             # diffusers calls the number of heads "attention_head_dim" here, for historical reasons
-            attention_head_dim=[max(1, width // head_width) for width in shape.channels],
+            attention_head_dim=[heads_of(shape, width, head_width) for width in shape.channels],
             cross_attention_dim=shape.context_width,
             use_linear_projection=shape.linear_projections,
             norm_num_groups=GROUPS,
@@ -232,6 +252,11 @@ def build_unet(shape: UNetShape, name: str, head_width: int = HEAD_WIDTH) -> nn.
         if shape.middle_depth is not None and shape.middle_depth != shape.down_depths[levels - 1][0]:
             unet.mid_block = _middle(shape, shape.middle_depth, head_width)
     return cast(nn.Module, unet)
+
+
+def heads_of(shape: UNetShape, width: int, head_width: int) -> int:
+    """Attention heads at one width; the family without size conditioning is SD 1.5."""
+    return SD15_HEADS if shape.adm_width is None else max(1, width // head_width)
 
 
 def _require_regular(shape: UNetShape, name: str) -> None:
@@ -256,7 +281,7 @@ def _middle(shape: UNetShape, depth: int, head_width: int) -> nn.Module:
         resnet_eps=1e-5,
         resnet_act_fn="silu",
         resnet_groups=GROUPS,
-        num_attention_heads=max(1, width // head_width),
+        num_attention_heads=heads_of(shape, width, head_width),
         cross_attention_dim=shape.context_width,
         use_linear_projection=shape.linear_projections,
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fooocus_core.conditioning.adm import select_timed_adm
+from fooocus_core.conditioning.adm import PromptSide, select_timed_adm
 from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.sampling.guidance import GuidanceSettings, guided_residual
+from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
 from fooocus_core.sampling.prediction import Prediction
 
 __all__ = ["GuidanceSettings", "GuidedDenoiser", "NoisePredictor", "progress_of"]
@@ -21,35 +21,20 @@ MAX_TILES = 4
 """How often the shorter text may be repeated to meet the longer one in one batch."""
 
 
-class NoisePredictor(Protocol):
-    """The denoising network. It casts its inputs to its own dtype and answers in float32."""
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def adm_width(self) -> int:
-        """Width of the added-condition vector that one row takes; 0 if the network has none."""
-
-    def __call__(self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None) -> Tensor:
-        """The raw prediction ``[batch, 4, h, w]`` for scaled latents of that shape, at ``timesteps`` ``[batch]``,
-        under ``context`` ``[batch, tokens, channels]`` and ``adm`` ``[batch, n]``.
-        """
-
-
 @dataclass(frozen=True)
 class _Batch:
     """The rows of one network call. ``adm`` may still hold both halves of the timed form."""
 
+    sides: tuple[PromptSide, ...]
     context: Tensor
     adm: Tensor | None
 
 
 class GuidedDenoiser:
-    """Estimates the clean latents at a noise level, steered by the two sides of a prompt."""
+    """Estimates the clean latents at a noise level, steered by the two sides of a prompt.
+
+    ``tile_texts``: whether texts of unequal length may be repeated to share a call (02, section 8).
+    """
 
     def __init__(
         self,
@@ -58,25 +43,46 @@ class GuidedDenoiser:
         positive: Conditioning,
         negative: Conditioning,
         settings: GuidanceSettings,
+        *,
+        control: Control | None = None,
+        tile_texts: bool = True,
     ) -> None:
         self._network = network
         self._prediction = prediction
         self._settings = settings
-        sides = (negative, positive) if settings.uses_negative else (positive,)
-        self._batches = _batches(sides, network)
+        self._control = control
+        texts: dict[PromptSide, Conditioning] = {"negative": negative, "positive": positive}
+        if not settings.uses_negative:
+            del texts["negative"]
+        self._batches = _batches(texts, network, tile_texts)
+        self._latest: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def noise_estimate(self) -> Tensor:
+        """The unit noise the latest call found, ``[1, 4, h, w]`` on the CPU (the ``vae`` swap of section 8 reads it).
+
+        Raises ``RuntimeError`` before the first call.
+        """
+        if self._latest is None:
+            raise RuntimeError("no noise is estimated before the first call")
+        residual, sigma = self._latest
+        return residual.cpu() / sigma
 
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The estimate ``[1, 4, h, w]`` float32 for ``x`` of that shape; ``sigma`` is a scalar tensor on the CPU."""
         timestep = self._prediction.levels.timestep_of_sigma(sigma)
-        estimates = torch.cat([self._estimates(x, sigma, timestep, batch) for batch in self._batches])
+        progress = progress_of(timestep, self._network.dtype)
+        estimates = torch.cat([self._estimates(x, sigma, timestep, progress, batch) for batch in self._batches])
         if not self._settings.uses_negative:
+            self._latest = x - estimates, sigma
             return estimates
         negative, positive = estimates.chunk(2)
-        progress = progress_of(timestep, self._network.dtype)
-        return x - guided_residual(x, positive, negative, self._settings, progress)
+        residual = guided_residual(x, positive, negative, self._settings, progress)
+        self._latest = residual, sigma
+        return x - residual
 
-    def _estimates(self, x: Tensor, sigma: Tensor, timestep: Tensor, batch: _Batch) -> Tensor:
+    def _estimates(self, x: Tensor, sigma: Tensor, timestep: Tensor, progress: float, batch: _Batch) -> Tensor:
         """The clean latents as each row of the batch sees them."""
         rows = len(batch.context)
         timesteps = timestep.to(x.device).expand(rows)
@@ -84,7 +90,10 @@ class GuidedDenoiser:
         if adm is not None:
             adm = select_timed_adm(adm, timesteps, self._settings.adm_end, self._network.adm_width)
         scaled = self._prediction.scale_input(x, sigma).expand(rows, -1, -1, -1)
-        output = self._network(scaled, timesteps, batch.context, adm)
+        residuals = None
+        if self._control is not None:
+            residuals = self._control.residuals(scaled, timesteps, batch.context, adm, sigma.item())
+        output = self._network(scaled, timesteps, batch.context, adm, NetworkCall(batch.sides, progress, residuals))
         return self._prediction.denoised(output, x, sigma)
 
 
@@ -93,27 +102,28 @@ def progress_of(timestep: Tensor, dtype: torch.dtype) -> float:
     return float(1 - timestep.to(dtype) / LAST_TIMESTEP)
 
 
-def _batches(sides: tuple[Conditioning, ...], network: NoisePredictor) -> list[_Batch]:
+def _batches(texts: dict[PromptSide, Conditioning], network: NoisePredictor, tile_texts: bool) -> list[_Batch]:
     """All sides in one call where their texts can be brought to one length, else a call each."""
-    tokens = _common_length([side.context.shape[1] for side in sides])
-    groups = [sides] if tokens is not None else [(side,) for side in sides]
+    tokens = _common_length([side.context.shape[1] for side in texts.values()], MAX_TILES if tile_texts else 1)
+    groups = [texts] if tokens is not None else [{side: text} for side, text in texts.items()]
     return [_batch(group, tokens, network) for group in groups]
 
 
-def _batch(sides: tuple[Conditioning, ...], tokens: int | None, network: NoisePredictor) -> _Batch:
+def _batch(texts: dict[PromptSide, Conditioning], tokens: int | None, network: NoisePredictor) -> _Batch:
     """Rows of the sides' contexts, each repeated to ``tokens``, on the network's device and in its dtype."""
-    contexts = [side.context if tokens is None else _tiled(side.context, tokens) for side in sides]
-    vectors = [side.adm for side in sides if side.adm is not None]
+    contexts = [side.context if tokens is None else _tiled(side.context, tokens) for side in texts.values()]
+    vectors = [side.adm for side in texts.values() if side.adm is not None]
     return _Batch(
+        tuple(texts),
         torch.cat(contexts).to(network.device, network.dtype),
         torch.cat(vectors).to(network.device, network.dtype) if vectors else None,
     )
 
 
-def _common_length(lengths: list[int]) -> int | None:
+def _common_length(lengths: list[int], max_tiles: int) -> int | None:
     """The length to repeat all texts to, ``None`` where that takes too many repeats (02, section 8)."""
     common = math.lcm(*lengths)
-    return common if common // min(lengths) <= MAX_TILES else None
+    return common if common // min(lengths) <= max_tiles else None
 
 
 def _tiled(context: Tensor, tokens: int) -> Tensor:

@@ -156,6 +156,7 @@ class LatentFormat:
 
 
 SDXL_LATENTS = LatentFormat("sdxl", 0.13025)
+SD15_LATENTS = LatentFormat("sd15", 0.18215)
 PLAYGROUND_LATENTS = LatentFormat(
     "playground_v2.5",
     0.5,
@@ -227,29 +228,29 @@ class LcmPrediction(Prediction):
         return time / total.sqrt() * from_noise + self._boundary_sigma**2 / total * x
 
 
-def base_prediction(kind: PredictionKind) -> Prediction:
+def base_prediction(kind: PredictionKind, latent_format: LatentFormat = SDXL_LATENTS) -> Prediction:
     """A checkpoint's own prediction."""
-    return v_prediction() if kind == "v" else eps_prediction()
+    return v_prediction(latent_format) if kind == "v" else eps_prediction(latent_format)
 
 
-def eps_prediction() -> Prediction:
+def eps_prediction(latent_format: LatentFormat = SDXL_LATENTS) -> Prediction:
     """SDXL as published."""
-    return EpsPrediction(sdxl_levels())
+    return EpsPrediction(sdxl_levels(), latent_format)
 
 
-def v_prediction() -> Prediction:
+def v_prediction(latent_format: LatentFormat = SDXL_LATENTS) -> Prediction:
     """Checkpoints that hold the key ``v_pred``."""
-    return VPrediction(sdxl_levels())
+    return VPrediction(sdxl_levels(), latent_format)
 
 
-def lcm_prediction() -> Prediction:
+def lcm_prediction(latent_format: LatentFormat = SDXL_LATENTS) -> Prediction:
     """The ``lcm`` scheduler's patch."""
-    return LcmPrediction(distilled_levels())
+    return LcmPrediction(distilled_levels(), latent_format)
 
 
-def tcd_prediction() -> Prediction:
+def tcd_prediction(latent_format: LatentFormat = SDXL_LATENTS) -> Prediction:
     """The ``tcd`` scheduler's patch: the distilled table, the answer read as plain noise."""
-    return EpsPrediction(distilled_levels())
+    return EpsPrediction(distilled_levels(), latent_format)
 
 
 def edm_prediction() -> Prediction:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fooocus_core.adapters.freeu import freeu
 from fooocus_core.conditioning.adm import base_adm
 from fooocus_core.conditioning.conditioning import Conditioning
+from fooocus_core.conditioning.encode import EncodedText
 from fooocus_core.errors import Interrupted, UnknownModel
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.metadata.describe import describe_image
+from fooocus_core.metadata.record import ImageRecord
 from fooocus_core.plan import Diffuse, Output
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
-from fooocus_core.sampling.denoiser import NoisePredictor
 from fooocus_core.sampling.guidance import GuidanceSettings
-from fooocus_core.sampling.sample import SampleSettings, sample_latents
+from fooocus_core.sampling.network import NetworkCall, NoisePredictor
+from fooocus_core.sampling.sample import PromptedNetwork, SampleSettings, sample_latents
+from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
+from fooocus_core.sampling.swap import Swap, resolve_swap
 
 if TYPE_CHECKING:
     from fooocus_core.conditioning.inversion import EmbeddingFiles
     from fooocus_core.models.loaded import LoadedModel, ModelStore
+    from fooocus_core.models.refiner import LoadedRefiner
     from fooocus_core.prompts.styles import StyleBook
     from fooocus_core.prompts.wildcards import Wildcards
 
@@ -41,10 +50,18 @@ SAMPLING_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Sides:
-    """Both sides of the guidance."""
+    """Both sides of the prompt as the base's text encoders read them."""
 
-    positive: Conditioning
-    negative: Conditioning
+    positive: EncodedText
+    negative: EncodedText
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The base and, where one takes part, the refiner."""
+
+    base: LoadedModel
+    refiner: LoadedRefiner | None
 
 
 def run_diffuse(
@@ -63,17 +80,18 @@ def run_diffuse(
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names(), _interruptible(expand, cancel))
     _require_mode_lora(stage, tasks[0])
     model = models.load(stage.models, tasks[0].loras)
+    networks = Networks(model, models.refiner(stage.models, tasks[0].loras))
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
-        sides = encode_sides(stage, task, model, size, models.embeddings())
-        latents = yield from _sample(stage, output, task, model, sides, size, index, cancel)
+        sides = encode_sides(stage, task, model, models.embeddings())
+        steps = start_sampling(stage, task, networks, sides, size, cancel)
+        with patched(stage, model):
+            latents = yield from _told(steps, stage, output, networks, index)
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
-        pixels = model.enlarged(model.decoded(latents), stage.width_px, stage.height_px)
-        yield ImageFinished(
-            index, task.seed, pixels, describe_image(stage, task, model.checkpoint_hash, models.lora_hash)
-        )
+        pixels = model.enlarged(_decoder(stage, networks)(latents), stage.width_px, stage.height_px)
+        yield ImageFinished(index, task.seed, pixels, _described(stage, task, networks, models))
 
 
 def without_foreign_lora(stage: Diffuse, model: LoadedModel) -> Diffuse:
@@ -106,42 +124,104 @@ def _on_grid(length_px: float) -> int:
     return max(7, round(length_px / GRID_PX)) * GRID_PX
 
 
-def encode_sides(
-    stage: Diffuse, task: PromptTask, model: LoadedModel, size: Size, embeddings: EmbeddingFiles | None
-) -> Sides:
-    """Both texts with their size vectors; with guidance scale 1 the negative is a copy of the positive."""
-    guidance, clip_skip = stage.guidance, stage.models.clip_skip
+def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, embeddings: EmbeddingFiles | None) -> Sides:
+    """Both texts; with guidance scale 1 the negative is a copy of the positive."""
+    clip_skip = stage.models.clip_skip
     positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip, embeddings)
-    negative = positive
-    if abs(guidance.scale - 1) >= NO_GUIDANCE_TOLERANCE:
-        negative = model.text.encode_all(task.negative, task.negative_top_k, clip_skip, embeddings)
-    return Sides(
-        Conditioning(positive.context, base_adm(positive.pooled, *size, guidance.adm_positive)),
-        Conditioning(negative.context, base_adm(negative.pooled, *size, guidance.adm_negative)),
-    )
+    if abs(stage.guidance.scale - 1) < NO_GUIDANCE_TOLERANCE:
+        return Sides(positive, positive)
+    return Sides(positive, model.text.encode_all(task.negative, task.negative_top_k, clip_skip, embeddings))
 
 
-def _sample(
-    stage: Diffuse,
-    output: Output,
-    task: PromptTask,
-    model: LoadedModel,
-    sides: Sides,
-    size: Size,
-    index: int,
-    cancel: CancelToken,
-) -> Generator[Event, None, Tensor]:
-    """Walks the sampler, telling its steps; returns un-scaled latents ``[1, 4, height / 8, width / 8]``."""
-    guidance = stage.guidance
-    steps = sample_latents(
-        network=InterruptibleNetwork(model.network, cancel),
-        prediction=model.prediction,
-        positive=sides.positive,
-        negative=sides.negative,
+def start_sampling(
+    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, size: Size, cancel: CancelToken
+) -> Steps:
+    """The run of one picture, not yet begun; it returns un-scaled latents ``[1, 4, height / 8, width / 8]``."""
+    guidance, refiner = stage.guidance, networks.refiner
+    return sample_latents(
+        base=_prompted_base(stage, networks.base, sides, size, cancel),
+        refiner=None if refiner is None else _prompted_refiner(stage, networks, refiner, sides, size, cancel),
         guidance=GuidanceSettings(guidance.scale, guidance.sharpness, guidance.adaptive_scale, guidance.adm_end),
-        settings=SampleSettings(stage.sampling.sampler, stage.sampling.scheduler, stage.sampling.steps, task.seed),
+        settings=sample_settings(stage, task.seed),
         latent=torch.zeros(1, 4, size.height_px // GRID_PX, size.width_px // GRID_PX),
+        translate=None if refiner is None else refiner.translate,
     )
+
+
+def sample_settings(stage: Diffuse, seed: int) -> SampleSettings:
+    """What the stage says of the walk itself."""
+    sampling = stage.sampling
+    swap = Swap(stage.refiner_swap, stage.switch_step)
+    return SampleSettings(sampling.sampler, sampling.scheduler, sampling.steps, seed, swap=swap)
+
+
+def _prompted_base(
+    stage: Diffuse, model: LoadedModel, sides: Sides, size: Size, cancel: CancelToken
+) -> PromptedNetwork:
+    positive, negative = sides.positive, sides.negative
+    return PromptedNetwork(
+        InterruptibleNetwork(model.network, cancel),
+        model.prediction,
+        Conditioning(positive.context, base_adm(positive.pooled, *size, stage.guidance.adm_positive)),
+        Conditioning(negative.context, base_adm(negative.pooled, *size, stage.guidance.adm_negative)),
+    )
+
+
+def _prompted_refiner(
+    stage: Diffuse, networks: Networks, refiner: LoadedRefiner, sides: Sides, size: Size, cancel: CancelToken
+) -> PromptedNetwork:
+    guidance, encoders = stage.guidance, networks.base.text
+    return PromptedNetwork(
+        InterruptibleNetwork(refiner.network, cancel),
+        refiner.prediction,
+        refiner.conditioning(sides.positive, "positive", encoders, size, guidance.adm_positive),
+        refiner.conditioning(sides.negative, "negative", encoders, size, guidance.adm_negative),
+        latent_format=refiner.latent_format,
+        owns_vae=refiner.owns_vae,
+    )
+
+
+@contextmanager
+def patched(stage: Diffuse, model: LoadedModel) -> Iterator[None]:
+    """The base's network under what the stage puts on it, for the time of one picture."""
+    with nullcontext() if stage.freeu is None else freeu(model.network, stage.freeu):
+        yield
+
+
+def _refiner_from(stage: Diffuse, networks: Networks) -> int | None:
+    """The first step whose latents are of the refiner's own kind; ``None``: there is none."""
+    refiner = networks.refiner
+    if refiner is None or not refiner.owns_vae:
+        return None
+    plan = resolve_swap(
+        Swap(stage.refiner_swap, stage.switch_step),
+        has_refiner=True,
+        refiner_owns_vae=True,
+        steps=stage.sampling.steps,
+        denoise=1.0,
+    )
+    return {"vae": stage.switch_step, "refiner": 0}.get(plan)
+
+
+def _decoder(stage: Diffuse, networks: Networks) -> Callable[[Tensor], Tensor]:
+    """What makes pixels of the latents at the end."""
+    refiner = networks.refiner
+    if refiner is None or _refiner_from(stage, networks) is None:
+        return networks.base.decoded
+    return refiner.decoded
+
+
+def _described(stage: Diffuse, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:
+    refiner_hash = "" if networks.refiner is None else networks.refiner.checkpoint_hash
+    record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash)
+    return replace(record, refiner_hash=refiner_hash)
+
+
+def _told(
+    steps: Steps, stage: Diffuse, output: Output, networks: Networks, index: int
+) -> Generator[Event, None, Tensor]:
+    """Walks the sampler, telling its steps; returns what it returns."""
+    switch = _refiner_from(stage, networks)
     while True:
         try:
             step = next(steps)
@@ -152,8 +232,16 @@ def _sample(
         yield Progress(
             _fraction(stage, index, SAMPLING_SHARE * done),
             f"Step {step.index + 1}/{stage.sampling.steps} in the {index + 1}-th Sampling",
-            model.preview(step.denoised) if output.preview else None,
+            _preview(networks, step, switch) if output.preview else None,
         )
+
+
+def _preview(networks: Networks, step: SamplerStep, switch: int | None) -> NDArray[np.uint8]:
+    """A small picture of a step; ``switch`` is the first with latents of the refiner's kind."""
+    refiner = networks.refiner
+    if refiner is None or switch is None or step.index < switch:
+        return networks.base.preview(step.denoised)
+    return refiner.preview(step.denoised)
 
 
 def _fraction(stage: Diffuse, index: int, done: float) -> float:
@@ -196,7 +284,9 @@ class InterruptibleNetwork:
     def adm_width(self) -> int:
         return self.network.adm_width
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None) -> Tensor:
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
         """As the network's own; raises ``Interrupted``."""
         _stop_if(self.cancel)
-        return self.network(latents, timesteps, context, adm)
+        return self.network(latents, timesteps, context, adm, call)

@@ -1,52 +1,38 @@
-"""Golden family E: whole sampler runs of the network of family D."""
+"""Golden family E: whole sampler runs of the network of family D, with everything that takes part in a run."""
 
 from __future__ import annotations
 
-from functools import cache
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fooocus_core.adapters.freeu import freeu
+from fooocus_core.adapters.image_prompt import image_prompts
+from fooocus_core.adapters.inpaint_head import head_feature, inpaint_head
 from fooocus_core.conditioning.adm import base_adm
 from fooocus_core.conditioning.conditioning import Conditioning
-from fooocus_core.models.unet import DiffusionNetwork, load_unet
+from fooocus_core.plan import FreeU
+from fooocus_core.sampling import sample
+from fooocus_core.sampling.blend import InpaintTask
 from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.prediction import PredictionKind
-from fooocus_core.sampling.sample import SampleSettings, resolve_scheduler, sample_latents
-from fooocus_core.sampling.samplers.registry import SAMPLERS
-from fooocus_core.sampling.schedules import effective_sigmas
+from fooocus_core.sampling.sample import PromptedNetwork, SampleSettings, resolve_scheduler, sample_latents
+from fooocus_core.sampling.samplers.contract import Sampler, SamplerContext, Steps
+from fooocus_core.sampling.swap import Swap
 from tests.fooocus_core.sampling.closed_form import run_to_end
+from tests.golden.adapters import control_chain, prompts_of, translator
+from tests.golden.networks import first_network, second_network
 from tests.golden.vectors import golden_json, golden_tensors
 
 RELATIVE_TOLERANCE = 1e-4
 SIGMA_TOLERANCE = 1e-5
 SEEDS = 2**63
-UNET_PREFIX = "model.diffusion_model."
 
 CASES: list[dict[str, Any]] = golden_json("E_end_to_end/cases.json")["cases"]
 LATENTS = golden_tensors("E_end_to_end/latents.safetensors")
-
-
-def supported(case: dict[str, Any]) -> str | None:
-    """The feature a case needs and this project lacks, or ``None``."""
-    if case["sampler"] not in SAMPLERS:
-        return f"sampler {case['sampler']}"
-    if case["swap"] != "joint" and case["switch"] is not None:
-        return f"swap method {case['swap']}"
-    wanted = ("inpaint", "refiner", "refiner_vae", "freeu", "head", "ip", "control")
-    return next((feature for feature in wanted if case.get(feature)), None)
-
-
-@cache
-def network() -> DiffusionNetwork:
-    weights = golden_tensors("D_models/unet.safetensors")
-    head_width = golden_json("D_models/unet.json")["ldm_config"]["num_head_channels"]
-    unprefixed = {key.removeprefix(UNET_PREFIX): tensor for key, tensor in weights.items()}
-    return load_unet(
-        unprefixed, "unet.safetensors", device=torch.device("cpu"), dtype=torch.float32, head_width=head_width
-    )
 
 
 def conditioning(case: dict[str, Any], side: str, tokens: int) -> Conditioning:
@@ -60,41 +46,83 @@ def assert_near(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=limit)
 
 
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The list of sigmas of every sampler run of the test."""
+    lists: list[Tensor] = []
+    find = sample.sampler_by_name
+
+    def recording(name: str) -> Sampler:
+        def run(denoise: Any, x: Tensor, sigmas: Tensor, context: SamplerContext) -> Steps:
+            lists.append(sigmas)
+            return find(name)(denoise, x, sigmas, context)
+
+        return run
+
+    monkeypatch.setattr(sample, "sampler_by_name", recording)
+    return lists
+
+
 @pytest.mark.parametrize(
     ("case", "image"),
     [pytest.param(case, image, id=f"{case['id']}-{image}") for case in CASES for image in range(case.get("images", 1))],
 )
-def test_run(case: dict[str, Any], image: int) -> None:
-    if missing := supported(case):
-        pytest.skip(f"needs {missing}")
-    key, kind = case["id"], prediction_kind(case)
-    shape = (1, 4, case["height"] // 8, case["width"] // 8)
-    steps, final = run_to_end(
-        sample_latents(
-            network=network(),
-            prediction=kind,
-            positive=conditioning(case, "positive", case["context_len"][0]),
-            negative=conditioning(case, "negative", case["context_len"][1]),
-            guidance=GuidanceSettings(case["cfg"], case["sharpness"], case["adaptive_cfg"], case["adm_end"]),
-            settings=sample_settings(case, image),
-            latent=LATENTS[f"{key}/latent"] if case["latent"] else torch.zeros(shape),
-        )
-    )
+def test_run(case: dict[str, Any], image: int, walked: list[Tensor]) -> None:
+    with ExitStack() as patches:
+        steps, final = run_to_end(picture(case, image, patches))
+    for sigmas, expected in zip(walked, case["sigmas"], strict=True):
+        torch.testing.assert_close(sigmas, torch.tensor(expected), rtol=SIGMA_TOLERANCE, atol=0)
+    key = case["id"]
     assert len(steps) == case["callbacks"]
     if "mid_callback" in case and image == 0:
         middle = steps[case["mid_callback"]]
+        assert middle.index == case["mid_step_reported"]
         assert_near(middle.x, LATENTS[f"{key}/mid_x"])
         assert_near(middle.denoised, LATENTS[f"{key}/mid_denoised"])
     assert_near(final, LATENTS[f"{key}/final{image or ''}"])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not supported(case)], ids=lambda case: case["id"])
-def test_sigmas(case: dict[str, Any]) -> None:
-    scheduler = resolve_scheduler(case["scheduler"], prediction_kind(case))
-    sigmas = effective_sigmas(
-        scheduler.list_name, case["steps"], case["denoise"], case["sampler"], scheduler.prediction.levels
+def picture(case: dict[str, Any], image: int, patches: ExitStack) -> Steps:
+    """The run of one picture; ``patches`` takes the adapters off again."""
+    key = case["id"]
+    shape = (1, 4, case["height"] // 8, case["width"] // 8)
+    positive = conditioning(case, "positive", case["context_len"][0])
+    negative = conditioning(case, "negative", case["context_len"][1])
+    kind = prediction_kind(case)
+    refiner = None
+    if case["refiner"]:
+        refiner = PromptedNetwork(second_network(), kind, positive, negative, owns_vae=case.get("refiner_vae", False))
+    return sample_latents(
+        base=PromptedNetwork(patched_network(case, patches), kind, positive, negative, control=control_chain(case)),
+        refiner=refiner,
+        guidance=GuidanceSettings(case["cfg"], case["sharpness"], case["adaptive_cfg"], case["adm_end"]),
+        settings=sample_settings(case, image),
+        latent=LATENTS[f"{key}/latent"] if case["latent"] else torch.zeros(shape),
+        inpaint=inpaint_task(case),
+        translate=translator(),
     )
-    torch.testing.assert_close(sigmas, torch.tensor(case["sigmas"][0]), rtol=SIGMA_TOLERANCE, atol=0)
+
+
+def patched_network(case: dict[str, Any], patches: ExitStack) -> Any:
+    network = first_network()
+    if case["freeu"]:
+        patches.enter_context(freeu(network, FreeU(*case["freeu"])))
+    if case.get("head"):
+        latent_format = resolve_scheduler(case["scheduler"], prediction_kind(case)).prediction.latent_format
+        latent = latent_format.process_in(LATENTS[f"{case['id']}/head_latent"])
+        mask = LATENTS[f"{case['id']}/inpaint_mask"]
+        feature = head_feature(LATENTS["shared/inpaint_head"], mask, latent)
+        patches.enter_context(inpaint_head(network, feature))
+    if case.get("ip"):
+        return patches.enter_context(image_prompts(network, prompts_of(case["ip"])))
+    return network
+
+
+def inpaint_task(case: dict[str, Any]) -> InpaintTask | None:
+    if not case["inpaint"]:
+        return None
+    mask, latent = (LATENTS[f"{case['id']}/inpaint_{part}"] for part in ("mask", "latent"))
+    return InpaintTask(mask, latent, LATENTS.get(f"{case['id']}/inpaint_latent_swap"))
 
 
 def prediction_kind(case: dict[str, Any]) -> PredictionKind:
@@ -103,4 +131,5 @@ def prediction_kind(case: dict[str, Any]) -> PredictionKind:
 
 def sample_settings(case: dict[str, Any], image: int) -> SampleSettings:
     seed = (int(case["seed"]) + image) % SEEDS
-    return SampleSettings(case["sampler"], case["scheduler"], case["steps"], seed, case["denoise"])
+    swap = Swap(case["swap"], case["switch"])
+    return SampleSettings(case["sampler"], case["scheduler"], case["steps"], seed, case["denoise"], swap)

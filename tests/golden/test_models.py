@@ -23,13 +23,13 @@ from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.preview import PreviewNetwork, load_preview
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.tiles import tiled
-from fooocus_core.models.unet import DiffusionNetwork, load_unet, unet_names
+from fooocus_core.models.unet import DiffusionNetwork, unet_names
+from tests.golden.networks import first_network, second_network
 from tests.golden.vectors import golden_json, golden_tensors
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 UNET = golden_json("D_models/unet.json")
-UNET_PREFIX = "model.diffusion_model."
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -40,35 +40,8 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @cache
-def unet_weights() -> dict[str, Tensor]:
-    return {key.removeprefix(UNET_PREFIX): t for key, t in golden_tensors("D_models/unet.safetensors").items()}
-
-
-@cache
 def unet_io() -> dict[str, Tensor]:
     return golden_tensors("D_models/unet_io.safetensors")
-
-
-def network(weights: dict[str, Tensor]) -> DiffusionNetwork:
-    head_width = UNET["ldm_config"]["num_head_channels"]
-    return load_unet(weights, "unet.safetensors", device=CPU, dtype=torch.float32, head_width=head_width)
-
-
-@cache
-def first_network() -> DiffusionNetwork:
-    return network(unet_weights())
-
-
-def second_weights() -> dict[str, Tensor]:
-    """The derived second network: biases negated, 3x3 kernels mirrored left-right, the last weight x 0.75."""
-    derived = {}
-    for key, tensor in unet_weights().items():
-        if key.endswith(".bias"):
-            tensor = -tensor
-        elif tensor.shape[2:] == (3, 3):
-            tensor = tensor.flip(3)
-        derived[key] = tensor * 0.75 if key == "out.2.weight" else tensor
-    return derived
 
 
 def evaluate(net: DiffusionNetwork, case: dict[str, Any]) -> Tensor:
@@ -88,7 +61,7 @@ SECOND = [case for case in UNET["cases"] if f"{case['id']}/output_second_unet" i
 
 @pytest.mark.parametrize("case", SECOND, ids=lambda case: case["id"])
 def test_second_unet(case: dict[str, Any]) -> None:
-    close(evaluate(network(second_weights()), case), unet_io()[f"{case['id']}/output_second_unet"])
+    close(evaluate(second_network(), case), unet_io()[f"{case['id']}/output_second_unet"])
 
 
 @contextmanager
@@ -269,9 +242,7 @@ def test_tiled_decode_sizes(case: dict[str, Any]) -> None:
 def test_tiled_encode() -> None:
     case = VAE["tiled_encode"]
     torch.manual_seed(case["seed"])
-    encoded = autoencoder().encode_tiled(
-        chw("tile_pixels"), tiles=tilings(case, "encode"), overlap=case["overlap"]
-    )
+    encoded = autoencoder().encode_tiled(chw("tile_pixels"), tiles=tilings(case, "encode"), overlap=case["overlap"])
     close(encoded, vae_io()["tile_encoded"])
 
 
@@ -328,7 +299,5 @@ def test_tiles_with_a_stand_in_network() -> None:
         return functional.interpolate(tile, scale_factor=scale, mode="nearest") + tile.mean()
 
     size, source = (case["tile_x"], case["tile_y"]), io["tile/input"]
-    enlarged = tiled(
-        source, stand_in, tile=size, overlap=case["overlap"], scale=scale, channels=source.shape[1]
-    )
+    enlarged = tiled(source, stand_in, tile=size, overlap=case["overlap"], scale=scale, channels=source.shape[1])
     close(enlarged, io["tile/output"])

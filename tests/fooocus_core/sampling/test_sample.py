@@ -12,8 +12,9 @@ from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.sampling.denoiser import GuidedDenoiser, progress_of
 from fooocus_core.sampling.guidance import GuidanceSettings
+from fooocus_core.sampling.network import NetworkCall
 from fooocus_core.sampling.prediction import Prediction, base_prediction, lcm_prediction
-from fooocus_core.sampling.sample import SampleSettings, resolve_scheduler, sample_latents
+from fooocus_core.sampling.sample import PromptedNetwork, SampleSettings, resolve_scheduler, sample_latents
 from fooocus_core.sampling.samplers.contract import Steps
 from tests.fooocus_core.sampling.closed_form import run_to_end
 
@@ -28,6 +29,7 @@ class Call:
     timesteps: Tensor
     context: Tensor
     adm: Tensor | None
+    sides: tuple[str, ...]
 
 
 @dataclass
@@ -39,8 +41,10 @@ class RecordingNetwork:
     adm_width: int = ADM_WIDTH
     calls: list[Call] = field(default_factory=list)
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None) -> Tensor:
-        self.calls.append(Call(latents, timesteps, context, adm))
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
+        self.calls.append(Call(latents, timesteps, context, adm, call.sides))
         return 0.1 * latents.float() + context.float().mean((1, 2)).view(-1, 1, 1, 1)
 
 
@@ -58,10 +62,7 @@ def denoise(network: RecordingNetwork, tokens: tuple[int, int] = (77, 77), scale
 
 def sample(network: RecordingNetwork, settings: SampleSettings = SETTINGS) -> Steps:
     return sample_latents(
-        network=network,
-        prediction="eps",
-        positive=side(0.1),
-        negative=side(-0.1),
+        base=PromptedNetwork(network, "eps", side(0.1), side(-0.1)),
         guidance=GUIDANCE,
         settings=settings,
         latent=torch.zeros(1, 4, 8, 8),
@@ -73,6 +74,7 @@ def test_negative_comes_first() -> None:
     denoise(network)
     [call] = network.calls
     assert call.context[:, 0, 0].tolist() == [-1.0, 1.0]
+    assert call.sides == ("negative", "positive")
     assert call.latents.shape == (2, 4, 8, 8)
     assert call.timesteps.tolist() == [call.timesteps[0].item()] * 2
 

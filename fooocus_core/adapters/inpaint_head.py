@@ -1,0 +1,37 @@
+"""The inpaint head: the masked picture as a feature beside the network's first convolution (specification 04, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, cat, nn
+from torch.nn.functional import conv2d, pad
+
+if TYPE_CHECKING:
+    from fooocus_core.models.unet import DiffusionNetwork
+
+
+def head_feature(weight: Tensor, mask: Tensor, latent: Tensor) -> Tensor:
+    """``[1, channels, h, w]`` float32.
+
+    ``weight``: ``[channels, 5, 3, 3]``; ``mask``: ``[1, 1, h, w]``, 1 where to repaint; ``latent``: the masked picture,
+    ``[1, 4, h, w]`` in the network's space.
+    """
+    padded = pad(cat([mask.float(), latent.float()], 1), (1, 1, 1, 1), mode="replicate")
+    return conv2d(padded, weight.float())
+
+
+@contextmanager
+def inpaint_head(network: DiffusionNetwork, feature: Tensor) -> Iterator[None]:
+    """The network with ``feature`` added to what its first convolution gives, in every row, inside ``with`` only."""
+
+    def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output + feature.to(output)
+
+    hook = network.unet.get_submodule("conv_in").register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,59 @@
+"""What the samplers ask of a denoising network, and what a call tells it beside its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from fooocus_core.conditioning.adm import PromptSide
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ControlResiduals:
+    """What control networks add: to each skip connection, the shallowest first, and to the middle's output."""
+
+    skips: tuple[Tensor, ...]
+    middle: Tensor
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """``sides``: which side of the guidance each row is. ``progress``: how far the run has come, 0 to 1."""
+
+    sides: tuple[PromptSide, ...]
+    progress: float
+    residuals: ControlResiduals | None = None
+
+
+class NoisePredictor(Protocol):
+    """The denoising network. It casts its inputs to its own dtype and answers in float32."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def adm_width(self) -> int:
+        """Width of the added-condition vector that one row takes; 0 if the network has none."""
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
+        """The raw prediction ``[batch, 4, h, w]`` for scaled latents of that shape, at ``timesteps`` ``[batch]``,
+        under ``context`` ``[batch, tokens, channels]`` and ``adm`` ``[batch, n]``.
+        """
+
+
+class Control(Protocol):
+    """Networks that look at a picture beside the latents (specification 06, section 5)."""
+
+    def residuals(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, sigma: float
+    ) -> ControlResiduals | None:
+        """For the inputs of one network call, scaled latents included; ``None`` where none is active at ``sigma``."""
