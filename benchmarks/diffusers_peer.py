@@ -26,6 +26,7 @@ from transformers import CLIPTokenizer
 from benchmarks.timing import Figures, median_seconds, peak_memory_mb
 from fooocus_core.conditioning.adm import SIZE_WIDTH
 from fooocus_core.conditioning.tokenizer import stock_vocabulary
+from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.autoencoder import autoencoder_shape, renamed_weights
 from fooocus_core.models.checkpoint import (
     SIDECAR_KEY,
@@ -42,7 +43,7 @@ from fooocus_core.models.loaded import LATENT_SCALE, load_bundled_upscaler
 from fooocus_core.models.sidecar import read_sidecar
 from fooocus_core.models.text_encoders import HEAD_WIDTH as TEXT_HEAD_WIDTH
 from fooocus_core.models.text_encoders import open_clip_renamed, text_shape
-from fooocus_core.models.unet import HEAD_WIDTH, unet_shape
+from fooocus_core.models.unet import HEAD_WIDTH, UNetShape, unet_shape
 from fooocus_core.models.upscaler import Upscaler, as_picture
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.stages.diffuse import sampled_size
@@ -136,8 +137,10 @@ def _model_index() -> Config:
 
 
 def unet_config(checkpoint: Checkpoint) -> Config:
-    """SDXL's network with the file's widths and depths; every level must be regular, as diffusers' converter asks."""
+    """SDXL's network with the file's sizes. Raises ``UnsupportedModel`` for what diffusers cannot convert."""
     shape = unet_shape(checkpoint.under(UNET_PREFIX), checkpoint.name)
+    if not _is_regular(shape):
+        raise UnsupportedModel(checkpoint.name, "diffusers converts only networks with one depth for each level")
     return {
         "_class_name": "UNet2DConditionModel",
         "in_channels": shape.in_channels,
@@ -155,6 +158,16 @@ def unet_config(checkpoint: Checkpoint) -> Config:
         "addition_time_embed_dim": SIZE_WIDTH,
         "projection_class_embeddings_input_dim": shape.adm_width,
     }
+
+
+def _is_regular(shape: UNetShape) -> bool:
+    """One depth for each level, the same up as down, and the deepest level's in the middle.
+
+    diffusers loads what fits and leaves the rest as it was initialised: another shape would pass unseen.
+    """
+    down = [set(level) for level in shape.down_depths]
+    up = [set(level) for level in reversed(shape.up_depths)]
+    return down == up and {len(level) for level in down} == {1} and down[-1] == {shape.middle_depth}
 
 
 def autoencoder_config(checkpoint: Checkpoint) -> Config:

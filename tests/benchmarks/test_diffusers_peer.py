@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.diffusers_peer import Pipeline, load_pipeline, tokenizer
+from benchmarks.diffusers_peer import Pipeline, load_pipeline, tokenizer, unet_config
 from fooocus_core.conditioning.adm import embed_numbers
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
+from fooocus_core.errors import UnsupportedModel
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME
-from fooocus_core.models.checkpoint import Checkpoint
+from fooocus_core.models.checkpoint import UNET_PREFIX, Checkpoint, open_checkpoint
 from fooocus_core.models.device import Placement
 from fooocus_core.models.loaded import LoadedModel, load_model
+from tests.fooocus_core.models.tiny import tiny_checkpoint
 
 POCKET = POCKET_FOLDER / POCKET_NAME
 CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
@@ -72,3 +74,13 @@ def test_a_public_checkpoint_gets_the_stock_tokens() -> None:
     ids = tokenizer(Checkpoint("public.safetensors", {}), pad="!")(" ".join(words)).input_ids
     stock = stock_tokenizer()
     assert ids == [stock.start_id, *(number for word in stock.ids(words) for number in word), stock.end_id]
+
+
+def test_what_diffusers_would_load_in_part_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="one depth for each level"):
+        unet_config(Checkpoint("tiny.safetensors", tiny_checkpoint()))
+
+
+def test_every_weight_of_the_network_is_used(pipeline: Pipeline) -> None:
+    stored = open_checkpoint(POCKET).under(UNET_PREFIX)
+    assert sum(p.numel() for p in pipeline.unet.parameters()) == sum(tensor.numel() for tensor in stored.values())
