@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from fooocus_core.engine import Engine as CoreEngine
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.events import Finished
+from fooocus_core.library import Library
 from fooocus_core.plan import Plan
 from fooocus_core.presets.config_file import read_config
+from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import GenerationRequest
 from fooocusapi import runtime as runtime_module
-from fooocusapi.runtime import Runtime, load_wildcards
+from fooocusapi.runtime import Runtime, load_wildcards, make_core_engine
 from fooocusapi.settings import Settings, load_settings
+from tests.fooocus_core.prompts.expansion_folder import write_expansion_folder
 from tests.fooocusapi.fakes import HandEngine, ScriptedEngine
 from tests.fooocusapi.served import wait_until
 
@@ -153,6 +157,26 @@ def test_a_named_outputs_folder_stands_above_config_txt(settings: Settings, tmp_
     runtime.close()
     assert (settings.output_path / "journal.db").is_file()
     assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize("is_configured", [False, True])
+def test_the_prompt_expansion_is_found(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_configured: bool
+) -> None:
+    monkeypatch.setattr(runtime_module, "_load_ahead", lambda *_: None)
+    usual = settings.models_root / "prompt_expansion" / "fooocus_expansion"
+    folder = write_expansion_folder(tmp_path / "theirs" if is_configured else usual)
+    values = {"path_fooocus_expansion": str(folder)} if is_configured else {}
+    settings.config_path.write_text(json.dumps(values), encoding="utf-8")
+    engine = make_core_engine(
+        settings.model_copy(update={"device": "cpu"}),
+        Library.below(settings.models_root),
+        load_preset("pocket"),
+        read_config(settings.config_path),
+    )
+    assert isinstance(engine, CoreEngine)
+    assert engine.expansion is not None
+    assert (engine.expansion("a ban", 1) or "").startswith("a ban,")
 
 
 def test_the_longest_prompt_is_a_setting(settings: Settings) -> None:
