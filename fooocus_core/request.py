@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fooocus_core.plan import ImageFormat, Lora, MetadataScheme, Performance
+from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, SwapMethod
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class GenerationRequest:
     checkpoint: str | None = None
     refiner: str | None = None
     refiner_switch: float | None = None
+    refiner_swap: SwapMethod | None = None
+    overwrite_switch: float | None = None
+    """Where the refiner takes over: a share of the steps below 1, a step from 1 on; 0 and less: not said."""
     vae: str | None = None
     loras: tuple[Lora, ...] | None = None
     """``()`` is none at all; ``None`` is the preset's list."""
@@ -40,6 +43,7 @@ class GenerationRequest:
     adm_end: float | None = None
     sampler: str | None = None
     scheduler: str | None = None
+    freeu: FreeU | None = None
     overwrite_steps: int | None = None
     """A positive number replaces the mode's steps."""
     read_wildcards_in_order: bool = False

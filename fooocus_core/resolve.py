@@ -13,6 +13,7 @@ What an unknown name means is decided here for every dialect: clients of the ori
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from typing import Final, Literal, Protocol, TypeVar, get_args
 from fooocus_core.errors import InvalidRequest, UnknownModel
 from fooocus_core.plan import (
     Diffuse,
+    FreeU,
     Guidance,
     ImageFormat,
     Lora,
@@ -30,6 +32,7 @@ from fooocus_core.plan import (
     Plan,
     Prompts,
     Sampling,
+    SwapMethod,
 )
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
 from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
@@ -47,6 +50,8 @@ ModelKind = Literal["checkpoints", "loras", "vae"]
 MAX_SEED: Final = 2**63 - 1
 MAX_IMAGES: Final = 32
 MAX_STEPS: Final = 200
+MAX_FREEU_FACTOR: Final = 100
+"""Far beyond any use; more would leave half precision's range."""
 MAX_PROMPT_CHARACTERS: Final = 20_000
 """Some sixty times the text encoders' window; a longer text would only exhaust the memory of the networks. A server
 may draw the line elsewhere."""
@@ -81,7 +86,9 @@ def resolve_request(
     mode = MODES[performance]
     size = _size(request, preset, limits or SizeLimits())
     checkpoint = choose_checkpoint(request.checkpoint, preset, library)
-    _refuse_refiner(request, preset, mode, checkpoint, library)
+    sampling = _sampling(request, preset, mode)
+    switch = _refiner_switch(request, preset, mode)
+    overwritten_switch = _overwritten_switch(request, sampling.steps)
     stage = Diffuse(
         models=_models(request, preset, mode, checkpoint, library),
         prompts=_prompts(request, preset, max_prompt_characters),
@@ -92,8 +99,13 @@ def resolve_request(
         seed_increment=request.seed_increment,
         performance=performance,
         guidance=_guidance(request, preset, mode),
-        sampling=_sampling(request, preset, mode),
-        refiner_switch=_refiner_switch(request, preset, mode),
+        sampling=sampling,
+        refiner_switch=switch,
+        refiner_swap=_choice("refiner_swap", request.refiner_swap, "joint", get_args(SwapMethod)),
+        # The share is one of the mode's own steps, whatever replaces those (specification 01, section 2, step 9).
+        switch_step=overwritten_switch or round(mode.steps * switch),
+        overwrite_switch=overwritten_switch,
+        freeu=_freeu(request.freeu),
     )
     return Plan(stages=(stage,), output=_output(request, preset))
 
@@ -123,20 +135,17 @@ def choose_checkpoint(asked: str | None, preset: Preset, library: NameLookup) ->
     return names[0]
 
 
-def _refuse_refiner(
+def _refiner(
     request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: str, library: NameLookup
-) -> None:
-    """Refiners are not run yet; one that would take part is refused rather than left out in silence."""
-    if mode.is_distilled:
-        return
+) -> str | None:
+    """The second checkpoint; none where it is the first one again, unknown, or left out by the mode."""
     name = request.refiner if request.refiner is not None else preset.refiner
-    if name is None or name in NO_MODEL:
-        return
+    if mode.is_distilled or name is None or name in NO_MODEL:
+        return None
     found = library.find("checkpoints", name)
     if found is None:
         log.warning("refiner not found, left out: %r", name)
-    elif found != checkpoint:
-        raise InvalidRequest("refiner", f"refiners are not supported yet, {name!r} cannot be used; send None")
+    return None if found == checkpoint else found
 
 
 def _models(request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: str, library: NameLookup) -> Models:
@@ -146,6 +155,7 @@ def _models(request: GenerationRequest, preset: Preset, mode: Mode, checkpoint: 
         loras=_loras(preset.loras if request.loras is None else request.loras, preset, library),
         performance_lora=_performance_lora(mode, library),
         clip_skip=_whole("clip_skip", request.clip_skip, preset.clip_skip, 1, 12),
+        refiner=_refiner(request, preset, mode, checkpoint, library),
     )
 
 
@@ -221,6 +231,22 @@ def _sampling(request: GenerationRequest, preset: Preset, mode: Mode) -> Samplin
 def _refiner_switch(request: GenerationRequest, preset: Preset, mode: Mode) -> float:
     switch = _number("refiner_switch", request.refiner_switch, preset.refiner_switch, 0.1, 1.0)
     return DISTILLED_REFINER_SWITCH if mode.is_distilled else switch
+
+
+def _overwritten_switch(request: GenerationRequest, steps: int) -> int | None:
+    """The step that was asked for in place of the share, at least the first."""
+    asked = _number("overwrite_switch", request.overwrite_switch, -1.0, -1.0, MAX_STEPS)
+    if asked <= 0:
+        return None
+    return max(1, round(asked * steps)) if asked < 1 else int(asked)
+
+
+def _freeu(asked: FreeU | None) -> FreeU | None:
+    if asked is None:
+        return None
+    factors = dataclasses.asdict(asked)
+    limit = float(MAX_FREEU_FACTOR)
+    return FreeU(**{name: _number(f"freeu_{name}", factor, factor, -limit, limit) for name, factor in factors.items()})
 
 
 def _size(request: GenerationRequest, preset: Preset, limits: SizeLimits) -> Size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fooocus_core.errors import InvalidRequest, UnknownModel
-from fooocus_core.plan import Diffuse, Lora, Plan
+from fooocus_core.plan import Diffuse, FreeU, Lora, Plan
 from fooocus_core.presets.modes import MODES
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.presets.sizes import SizeLimits
@@ -146,11 +147,45 @@ def test_no_refiner(name: str) -> None:
     assert _stage(refiner=name).models.checkpoint == JUGGERNAUT
 
 
-def test_a_refiner_is_refused_where_it_would_run() -> None:
-    with pytest.raises(InvalidRequest, match="not supported yet") as caught:
-        _plan(refiner="other.safetensors")
-    assert caught.value.field == "refiner"
-    assert _plan(refiner="other.safetensors", performance="Lightning")
+def test_a_refiner() -> None:
+    assert _stage(refiner="other.safetensors").models.refiner == "other.safetensors"
+    assert _stage(refiner=JUGGERNAUT).models.refiner is None  # the base itself
+    assert _stage(refiner="nowhere.safetensors").models.refiner is None
+    assert _stage(refiner="other.safetensors", performance="Lightning").models.refiner is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "step"),
+    [
+        ({}, 15),
+        ({"refiner_switch": 0.75}, 22),
+        ({"refiner_switch": 0.75, "overwrite_steps": 12}, 22),  # a share of the mode's own steps
+        ({"performance": "Quality"}, 30),
+        ({"performance": "Lightning"}, 4),
+        ({"overwrite_switch": 7.9}, 7),
+        ({"overwrite_switch": 0.25, "overwrite_steps": 12}, 3),
+        ({"overwrite_switch": 0.001}, 1),
+        ({"overwrite_switch": 0.0}, 15),
+        ({"overwrite_switch": -1}, 15),
+    ],
+)
+def test_the_step_of_the_switch(asked: dict[str, Any], step: int) -> None:
+    assert _stage(**asked).switch_step == step
+
+
+def test_how_a_refiner_takes_over() -> None:
+    assert _stage().refiner_swap == "joint"
+    assert _stage(refiner_swap="vae").refiner_swap == "vae"
+    with pytest.raises(InvalidRequest, match="refiner_swap"):
+        _stage(refiner_swap="both")
+
+
+def test_freeu() -> None:
+    assert _stage().freeu is None
+    assert _stage(freeu=FreeU(b2=1.4)).freeu == FreeU(1.01, 1.4, 0.99, 0.95)
+    for wrong in (math.nan, math.inf, 1e9):
+        with pytest.raises(InvalidRequest, match="freeu_s1"):
+            _stage(freeu=FreeU(s1=wrong))
 
 
 def test_autoencoders() -> None:

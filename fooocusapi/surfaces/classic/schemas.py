@@ -221,7 +221,7 @@ class AdvancedParams(LenientModel):
     )
     controlnet_softness: float | None = asked(0.25, "How softly control images steer, 0 to 1.", ge=0.0, le=1.0)
     freeu_enabled: bool = Field(
-        default=False, description="FreeU. Not available yet: `true` is refused.", examples=[False]
+        default=False, description="FreeU: a stronger backbone, weaker low frequencies of the skips.", examples=[False]
     )
     freeu_b1: float | None = asked(1.01, "FreeU, first backbone factor (usually 0 to 2).")
     freeu_b2: float | None = asked(1.02, "FreeU, second backbone factor (usually 0 to 2).")
@@ -337,8 +337,8 @@ class CommonRequest(LenientModel):
     )
     refiner_model_name: Text | None = asked(
         "None",
-        "Second checkpoint for the last steps; an unknown name means none. Not available yet: the name of another "
-        "checkpoint on disk is refused, except where the performance mode leaves the refiner out.",
+        "Second checkpoint for the last steps, of SDXL or Stable Diffusion 1.5; an unknown name means none. The "
+        "distilled performance modes leave it out.",
         max_length=MAX_NAME_CHARS,
     )
     refiner_switch: float | None = asked(

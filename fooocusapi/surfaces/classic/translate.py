@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.record import DEFAULT_VAE
-from fooocus_core.plan import ImageFormat, Lora, MetadataScheme, Performance, Plan, Stage
+from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, Plan, Stage, SwapMethod
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.request import GenerationRequest
 from fooocusapi.errors import Location, RefusedField
@@ -44,6 +44,8 @@ FIELD_OF: Mapping[str, Location] = {
     "sampler": ("advanced_params", "sampler_name"),
     "scheduler": ("advanced_params", "scheduler_name"),
     "overwrite_steps": ("advanced_params", "overwrite_step"),
+    "overwrite_switch": ("advanced_params", "overwrite_switch"),
+    **{f"freeu_{factor}": ("advanced_params", f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")},
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),
     "metadata_scheme": ("meta_scheme",),
@@ -61,7 +63,6 @@ class NotYet:
 
 
 NOT_YET: tuple[NotYet, ...] = (
-    NotYet(("advanced_params", "freeu_enabled"), "FreeU", lambda body: body.advanced_params.freeu_enabled),
     NotYet(
         ("advanced_params", "black_out_nsfw"), "the safety checker", lambda body: body.advanced_params.black_out_nsfw
     ),
@@ -69,7 +70,6 @@ NOT_YET: tuple[NotYet, ...] = (
 )
 """What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for.
 
-Refiners and samplers that cannot be run yet are refused by the core, which knows whether they would take part.
 """
 
 
@@ -102,6 +102,9 @@ def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationReq
         checkpoint=_file_name(body.base_model_name),
         refiner=_file_name(body.refiner_model_name),
         refiner_switch=body.refiner_switch,
+        refiner_swap=_swap_method(advanced),
+        overwrite_switch=advanced.overwrite_switch,
+        freeu=_freeu(advanced),
         vae=_file_name(advanced.vae_name),
         loras=_loras(body),
         clip_skip=advanced.clip_skip,
@@ -188,6 +191,22 @@ def _metadata_scheme(body: CommonRequest) -> MetadataScheme | None:
     return "a1111" if SECOND_NAMES.get(name, name) == "a1111" else "fooocus"
 
 
+def _swap_method(advanced: AdvancedParams) -> SwapMethod | None:
+    """``None`` where nothing was said; any other word than the three means joint."""
+    if advanced.refiner_swap_method is None:
+        return None
+    asked = advanced.refiner_swap_method.strip().lower()
+    return next((method for method in get_args(SwapMethod) if method == asked), "joint")
+
+
+def _freeu(advanced: AdvancedParams) -> FreeU | None:
+    """``None`` where it is off; a factor that was not said is the default."""
+    if not advanced.freeu_enabled:
+        return None
+    said = {factor: getattr(advanced, f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")}
+    return FreeU(**{factor: value for factor, value in said.items() if value is not None})
+
+
 def _choice(name: str | None) -> str | None:
     return None if name is None else name.strip().lower()
 
@@ -215,7 +234,7 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "performance_selection": stage.performance,
         "aspect_ratios_selection": f"{stage.width_px}*{stage.height_px}",
         "base_model_name": stage.models.checkpoint,
-        "refiner_model_name": "None",
+        "refiner_model_name": stage.models.refiner or "None",
         "refiner_switch": stage.refiner_switch,
         "loras": [[True, lora.name, lora.weight] for lora in stage.models.loras],
         "image_number": stage.image_number,
@@ -253,4 +272,6 @@ def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:
         "sampler_name": stage.sampling.sampler,
         "scheduler_name": stage.sampling.scheduler,
         "vae_name": stage.models.vae or DEFAULT_VAE,
+        "refiner_swap_method": stage.refiner_swap,
+        "overwrite_switch": stage.overwrite_switch or -1,
     }

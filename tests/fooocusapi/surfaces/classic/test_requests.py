@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from fooocus_core.plan import Diffuse, Lora
+from fooocus_core.plan import Diffuse, FreeU, Lora
 from fooocus_core.request import GenerationRequest
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
 from fooocusapi.surfaces.classic.translate import NOT_YET, to_request
@@ -95,6 +95,10 @@ def test_everything_is_passed_on() -> None:
                 overwrite_step=9,
                 overwrite_width=512,
                 vae_name="taef.safetensors",
+                refiner_swap_method=" VAE ",
+                overwrite_switch=0.3,
+                freeu_enabled=True,
+                freeu_b1=1.3,
             ),
         }
     )
@@ -111,6 +115,9 @@ def test_everything_is_passed_on() -> None:
         checkpoint="sub/other.safetensors",
         refiner="None",
         refiner_switch=0.7,
+        refiner_swap="vae",
+        overwrite_switch=0.3,
+        freeu=FreeU(b1=1.3),
         vae="taef.safetensors",
         loras=(Lora("sub/l.safetensors", 0.5),),
         clip_skip=3,
@@ -337,10 +344,8 @@ def test_fields_about_input_images_have_no_effect(client: TestClient) -> None:
 # ----------------------------------------------------------------------------------------------------- what is refused
 
 LATER: list[tuple[dict[str, Any], list[str]]] = [
-    (advanced(freeu_enabled=True), ["advanced_params", "freeu_enabled"]),
     (advanced(black_out_nsfw="true"), ["advanced_params", "black_out_nsfw"]),
     ({"image_prompts": [{"cn_img": "iVBORw0KGgo"}]}, ["image_prompts"]),
-    ({"refiner_model_name": "other.safetensors"}, ["refiner_model_name"]),
 ]
 
 
