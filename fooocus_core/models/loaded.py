@@ -295,10 +295,12 @@ class ModelStore:
 
     def lora_hash(self, name: str) -> str:
         """The short hash of a listed LoRA; empty if no hashes are kept or the file is gone."""
-        found = self.library.find("loras", name)
-        if self._hashes is None or found is None:
+        if self._hashes is None:
             return ""
-        return self._hashes.short(self.library.path("loras", found))
+        try:
+            return self._hashes.short(self.library.path("loras", name))
+        except (UnknownModel, OSError):  # a file may go while the picture is made, which is no reason to lose it
+            return ""
 
     def unload(self) -> None:
         """Forget every network and give the device's memory back."""

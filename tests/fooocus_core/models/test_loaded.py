@@ -307,6 +307,13 @@ def test_a_broken_lora_leaves_the_weights_as_they_were(store: ModelStore, tmp_pa
     assert all(torch.equal(plain[name], after[name]) for name in plain)
 
 
+def test_the_hash_of_a_lora(store: ModelStore, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "loras", "a.safetensors", 0.1)
+    assert len(store.lora_hash(lora.name)) == 10
+    (tmp_path / "loras" / lora.name).unlink()
+    assert store.lora_hash(lora.name) == ""
+
+
 def test_unknown_names(store: ModelStore) -> None:
     for models in (Models("nothing.safetensors"), Models("../hashes.txt"), Models("tiny.safetensors", vae="none")):
         with pytest.raises(UnknownModel):
