@@ -105,7 +105,7 @@ def _refused(reason: str) -> int:
 def _tell(reason: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(reason, style="red", markup=False)
+    Console(stderr=True, highlight=False).print(reason, style="red", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -474,7 +474,7 @@ def _remember(memory: OrderedDict[str, V], job_id: str, value: V, limit: int) ->
         memory.popitem(last=False)
 
 
-def _guarded(purpose: str, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+def _guarded(purpose: str, action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     """House-keeping after a job's end must not take the worker with it."""
     try:
         action(*args, **kwargs)

@@ -68,9 +68,7 @@ NOT_YET: tuple[NotYet, ...] = (
     ),
     NotYet(("image_prompts",), "the image prompt", lambda body: _holds_image(body.image_prompts)),
 )
-"""What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for.
-
-"""
+"""What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for."""
 
 
 def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool) -> Plan:
