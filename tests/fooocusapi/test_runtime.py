@@ -17,7 +17,9 @@ from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import GenerationRequest
 from fooocusapi import runtime as runtime_module
-from fooocusapi.runtime import Runtime, load_wildcards, make_core_engine
+from fooocusapi.images.outputs import OutputStore
+from fooocusapi.jobs.job import Job, JobState
+from fooocusapi.runtime import Runtime, composers, load_wildcards, make_core_engine
 from fooocusapi.settings import Settings, load_settings
 from tests.fooocus_core.prompts.expansion_folder import write_expansion_folder
 from tests.fooocusapi.fakes import HandEngine, ScriptedEngine
@@ -209,3 +211,22 @@ def test_a_step_that_outlasts_the_shutdown_costs_the_job_no_attempt(
 
 def test_no_grace_unless_it_is_asked_for() -> None:
     assert load_settings({}).shutdown_grace_s == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "told"),
+    [
+        ("http://own/hook", "http://all/hook", "http://own/hook"),
+        (None, "http://all/hook", "http://all/hook"),
+        (None, "", None),
+    ],
+)
+def test_whose_address_is_told_of_an_ended_job(
+    tmp_path: Path, asked: str | None, default: str, told: str | None
+) -> None:
+    compose = composers(OutputStore(tmp_path, "http://me"), default)["classic"]
+    job = Job("some-id", "classic", "Text to Image", None, {"webhook_url": asked}, state=JobState.FAILED)
+    delivery = compose(job)
+    assert (delivery and delivery.url) == told
+    if delivery is not None:
+        assert delivery.body == {"job_id": "some-id", "job_result": []}

@@ -6,6 +6,7 @@ program's published document, because generated clients name their methods after
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -41,7 +42,8 @@ from fooocusapi.surfaces.lenient import LenientModel, Text
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 20
-PICTURE_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp"})
+ONE_PICTURE_TYPE = re.compile(r"image/[\w.+-]+", re.ASCII | re.IGNORECASE)
+"""A kind of picture by its name; neither ``image/*`` nor a list nor a preference."""
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -108,7 +110,7 @@ def _wants_picture(
         Header(alias="accept", description="`image/png` alone for the picture itself; any list of types means JSON."),
     ] = None,
 ) -> bool:
-    return (accept or accept_header or "").strip().lower() in PICTURE_TYPES
+    return ONE_PICTURE_TYPE.fullmatch((accept or accept_header or "").strip()) is not None
 
 
 WantsPicture = Annotated[bool, Depends(_wants_picture)]

@@ -189,10 +189,10 @@ class AdvancedParams(LenientModel):
         le=200,
     )
     overwrite_width: int | None = asked(
-        -1, "Width in pixels in place of the aspect ratio's, up to 2048; -1 and 0: off.", ge=-1, le=2048
+        -1, "Width in pixels in place of the aspect ratio's, 64 to 2048; -1 and 0: off.", ge=-1, le=2048
     )
     overwrite_height: int | None = asked(
-        -1, "Height in pixels in place of the aspect ratio's, up to 2048; -1 and 0: off.", ge=-1, le=2048
+        -1, "Height in pixels in place of the aspect ratio's, 64 to 2048; -1 and 0: off.", ge=-1, le=2048
     )
     overwrite_vary_strength: float | None = asked(
         -1, "Strength of a variation in place of its method's, up to 1; -1: off.", ge=-1, le=1.0

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from fooocus_core.events import Event, Failed, Finished
 from fooocus_core.plan import Plan
+from fooocusapi.jobs.queue import Limits
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic.schemas import AdvancedParams
 from tests.fooocusapi.fakes import BIRTH_MS, an_image
@@ -24,6 +25,7 @@ from tests.fooocusapi.served import (
     UnloadableEngine,
     query,
     serving,
+    wait_until,
 )
 
 QUERY_JOB = "/v1/generation/query-job"
@@ -258,6 +260,18 @@ def test_deleting_leaves_what_another_job_wrote_under_the_same_name(client: Test
         client.post(TEXT_TO_IMAGE, json={"save_name": "shared"})
     client.get(HISTORY, params={"job_id": FIRST_ID, "delete": "true"})
     assert house.files == [f"{TODAY}/shared-0.png"]
+
+
+def test_beyond_the_limit_the_oldest_go_with_their_files(house: House) -> None:
+    house.limits = Limits(history=2)
+    with serving(house) as client:
+        make_jobs(client, 3)
+        wait_until(lambda: len(client.get(HISTORY).json()["history"]) == 2)
+        gone, kept = (client.get(QUERY_JOB, params={"job_id": id_of(number)}) for number in (1, 2))
+        assert (gone.status_code, gone.text) == (404, UNKNOWN)
+        assert kept.json()["job_stage"] == "SUCCESS"
+        assert client.get(f"/files/{TODAY}/{id_of(1)}-0.png").status_code == 404
+        assert house.files == [f"{TODAY}/{id_of(number)}-0.png" for number in (2, 3)]
 
 
 # -------------------------------------------------------------------------------------------------------------- models

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fooocus_core.events import Event, Failed, Finished, Progress, Started
+from fooocus_core.metadata.read import read_metadata
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.queue import Limits
 from fooocusapi.settings import Settings
@@ -94,7 +94,7 @@ def test_a_finished_job_byte_for_byte(client: TestClient) -> None:
     )
 
 
-@pytest.mark.parametrize("accept", ["image/png", "IMAGE/PNG", " image/png ", "image/jpeg", "image/webp", "image/jpg"])
+@pytest.mark.parametrize("accept", ["image/png", "IMAGE/PNG", " image/png ", "image/jpeg", "image/webp", "image/gif"])
 def test_one_kind_of_picture_in_the_header_answers_a_png(client: TestClient, house: House, accept: str) -> None:
     answer = client.post(TEXT_TO_IMAGE, json={"image_number": 5, "image_seed": 9}, headers={"accept": accept})
     assert answer.status_code == 200
@@ -108,7 +108,7 @@ def test_one_kind_of_picture_in_the_header_answers_a_png(client: TestClient, hou
 
 @pytest.mark.parametrize(
     "accept",
-    ["*/*", "image/*", "image/png, */*", "application/json, text/plain, */*", "image/png;q=0.9", "image/gif", ""],
+    ["*/*", "image/*", "image/png, */*", "application/json, text/plain, */*", "image/png;q=0.9", "image/", ""],
 )
 def test_any_other_header_stays_json(client: TestClient, accept: str) -> None:
     answer = client.post(TEXT_TO_IMAGE, json={}, headers={"accept": accept})
@@ -328,15 +328,27 @@ def test_base64_follows_the_jobs_own_wish(client: TestClient) -> None:
     assert query(client)["job_result"][0]["base64"] is None
 
 
-def test_metadata_is_on_by_default_and_can_be_read_back(client: TestClient, house: House) -> None:
-    from PIL import Image
+@pytest.mark.parametrize("scheme", ["fooocus", "a1111"])
+@pytest.mark.parametrize("extension", ["png", "jpg", "jpeg", "webp"])
+def test_every_kind_of_file_tells_what_made_it(
+    shared_client: TestClient, shared: House, extension: str, scheme: str
+) -> None:
+    body = {"save_name": f"{scheme}-{extension}", "save_extension": extension, "meta_scheme": scheme}
+    (picture,) = shared_client.post(TEXT_TO_IMAGE, json=body).json()
+    assert picture["url"].endswith(f".{extension}")
+    saved = read_metadata((shared.root / "files" / TODAY / f"{scheme}-{extension}-0.{extension}").read_bytes())
+    assert saved is not None
+    assert saved.scheme == scheme
+    assert str(DRAWN_SEED) in str(saved.parameters)
 
+
+def test_metadata_is_on_by_default_and_can_be_left_out(client: TestClient, house: House) -> None:
     client.post(TEXT_TO_IMAGE, json={})
     client.post(TEXT_TO_IMAGE, json={"save_meta": False})
-    with_it, without_it = (Image.open(house.root / "files" / name) for name in house.files)
-    assert json.loads(with_it.text["parameters"])["seed"] == str(DRAWN_SEED)  # type: ignore[attr-defined]
-    assert with_it.text["fooocus_scheme"] == "fooocus"  # type: ignore[attr-defined]
-    assert not without_it.text  # type: ignore[attr-defined]
+    with_it, without_it = (read_metadata((house.root / "files" / name).read_bytes()) for name in house.files)
+    assert with_it is not None
+    assert with_it.scheme == "fooocus"
+    assert without_it is None
 
 
 def test_sub_folders_are_in_the_address(client: TestClient, house: House) -> None:
