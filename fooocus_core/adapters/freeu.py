@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def freeu(network: DiffusionNetwork, settings: FreeU) -> Iterator[None]:
-    """The network under FreeU inside ``with``, as it was afterwards.
-
-    The output blocks whose backbone has four times the model's channels take ``b1`` and ``s1``, those with twice take
-    ``b2`` and ``s2``, all others nothing.
-    """
-    channels = network.shape.channels[0]
-    pairs = {4 * channels: (settings.b1, settings.s1), 2 * channels: (settings.b2, settings.s2)}
+    """The network under FreeU inside ``with``, as it was afterwards."""
+    pairs = freeu_factors(settings, network.shape.channels[0])
     with ExitStack() as hooks:
         for block, width in _up_blocks(network):
             if width in pairs:
                 hooks.callback(block.register_forward_pre_hook(_hook(width, *pairs[width])).remove)
         yield
+
+
+def freeu_factors(settings: FreeU, model_channels: int) -> dict[int, tuple[float, float]]:
+    """Backbone channels of an output block to its factors for backbone and skip; all other blocks take none."""
+    return {4 * model_channels: (settings.b1, settings.s1), 2 * model_channels: (settings.b2, settings.s2)}
 
 
 def freeu_block(hidden: Tensor, skip: Tensor, backbone: float, skips: float) -> tuple[Tensor, Tensor]:

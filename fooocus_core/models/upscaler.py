@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fooocus_core.errors import UnsupportedModel
+from fooocus_core.models import esrgan
 from fooocus_core.models.checkpoint import assign_weights
 from fooocus_core.models.tiles import tiled
 
@@ -87,7 +88,18 @@ class Upscaler:
 def load_upscaler(
     weights: Mapping[str, Tensor], name: str, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Upscaler:
-    """From the tensors ``body.N.weight`` of a compact network. Raises ``UnsupportedModel`` for any other kind."""
+    """A file's network: Real-ESRGAN's compact form, or ESRGAN's. Raises ``UnsupportedModel`` for any other kind."""
+    network: nn.Module
+    if esrgan.FIRST in weights:
+        network, scale = esrgan.empty_esrgan(weights, name), esrgan.SCALE
+    else:
+        network, scale = _empty_compact(weights, name)
+    assign_weights(network, weights, name, device=device, dtype=dtype)
+    return Upscaler(network.to(memory_format=torch.channels_last), scale)
+
+
+def _empty_compact(weights: Mapping[str, Tensor], name: str) -> tuple[nn.Module, int]:
+    """A network of the tensors ``body.N.weight`` on the meta device, and how many times it enlarges."""
     try:
         last = max(int(key.split(".")[1]) for key in weights if key.startswith("body."))
         width, scale = weights["body.0.weight"].shape[0], math.isqrt(weights[f"body.{last}.weight"].shape[0] // 3)
@@ -96,9 +108,7 @@ def load_upscaler(
     if last % 2 or last < 2 or scale < 2:
         raise UnsupportedModel(name, "not an enlargement network of the compact kind")
     with torch.device("meta"):
-        network = _Compact(width, last // 2, scale)
-    assign_weights(network, weights, name, device=device, dtype=dtype)
-    return Upscaler(network.to(memory_format=torch.channels_last), scale)
+        return _Compact(width, last // 2, scale), scale
 
 
 def as_picture(pixels: Tensor) -> NDArray[np.uint8]:

@@ -20,10 +20,12 @@ from fooocus_core.conditioning.encode import EncodedText, TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
+from fooocus_core.models.interposer import load_interposer
 from fooocus_core.models.preview import PreviewNetwork, load_preview
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.tiles import tiled
 from fooocus_core.models.unet import DiffusionNetwork, unet_names
+from fooocus_core.models.upscaler import as_picture, load_upscaler
 from tests.golden.networks import first_network, second_network
 from tests.golden.vectors import golden_json, golden_tensors
 
@@ -301,3 +303,26 @@ def test_tiles_with_a_stand_in_network() -> None:
     size, source = (case["tile_x"], case["tile_y"]), io["tile/input"]
     enlarged = tiled(source, stand_in, tile=size, overlap=case["overlap"], scale=scale, channels=source.shape[1])
     close(enlarged, io["tile/output"])
+
+
+# --- networks beside the pipeline ---------------------------------------------------------------------------------
+
+
+def prefixed(tensors: dict[str, Tensor], prefix: str = "weights/") -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def test_upscaler() -> None:
+    io = golden_tensors("D_models/upscaler.safetensors")
+    upscaler = load_upscaler(prefixed(io), "upscaler.bin", device=CPU)
+    assert upscaler.scale == UPSCALER["scale"]
+    pixels = io["image"].float().movedim(2, 0)[None] / 255
+    close(upscaler.enlarge(pixels), io["network_out"].clamp(0, 1))
+    assert_same_picture(as_picture(upscaler.enlarge(pixels)), io["upscaled_u8"])
+
+
+@pytest.mark.parametrize("key", [case["key"] for case in golden_json("D_models/interposer.json")["cases"]])
+def test_interposer(key: str) -> None:
+    io = golden_tensors("D_models/interposer.safetensors")
+    interposer = load_interposer(prefixed(io), "interposer.safetensors", device=CPU, dtype=torch.float32)
+    close(interposer(io[f"{key}/in"]), io[f"{key}/out"])
