@@ -25,10 +25,8 @@ class Listening:
 
     house: House
     port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    client: httpx.Client
+    """One for all calls, also at once: a new one for each would load the certificates of the system each time."""
 
     def send(self, request: bytes) -> socket.socket:
         """The connection after ``request`` was written as it is."""
@@ -53,16 +51,20 @@ def listening(house: House) -> Iterator[Listening]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
+    port = listener.getsockname()[1]
+    limits = httpx.Limits(max_connections=None)
+    url = f"http://127.0.0.1:{port}"
     try:
-        yield Listening(house, listener.getsockname()[1])
+        with httpx.Client(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
+            yield Listening(house, port, client)
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
 
 
-@pytest.fixture
-def server(house: House) -> Iterator[Listening]:
-    with listening(house) as server:
+@pytest.fixture(scope="module")
+def server(shared: House) -> Iterator[Listening]:
+    with listening(shared) as server:
         yield server
 
 
@@ -151,21 +153,18 @@ def test_a_caller_who_goes_away_stops_nothing(held_server: Listening) -> None:
     engine.begin()
     engine.play(an_image())
     engine.play(Finished())
-    query = f"{held_server.url}/v1/generation/query-job?job_id={FIRST_ID}"
-    wait_until(lambda: httpx.get(query).json()["job_stage"] == "SUCCESS")
-    history = httpx.get(f"{held_server.url}/v1/generation/job-history").json()["history"]
+    query = f"/v1/generation/query-job?job_id={FIRST_ID}"
+    wait_until(lambda: held_server.client.get(query).json()["job_stage"] == "SUCCESS")
+    history = held_server.client.get("/v1/generation/job-history").json()["history"]
     assert [job["job_id"] for job in history] == [FIRST_ID]
 
 
 def test_many_pollers_while_many_wait(held_server: Listening) -> None:
-    engine = held_server.house.engine
-    callers = [
-        in_background(lambda: httpx.post(held_server.url + TEXT_TO_IMAGE, json={}, timeout=30)) for _ in range(60)
-    ]
-    wait_until(lambda: httpx.get(f"{held_server.url}/v1/generation/job-queue").json()["running_size"] == 60)
-    with httpx.Client(base_url=held_server.url) as client:
-        for _ in range(50):
-            assert client.get("/v1/generation/query-job", params={"job_id": FIRST_ID}).status_code == 200
+    engine, client = held_server.house.engine, held_server.client
+    callers = [in_background(lambda: client.post(TEXT_TO_IMAGE, json={})) for _ in range(60)]
+    wait_until(lambda: client.get("/v1/generation/job-queue").json()["running_size"] == 60)
+    for _ in range(50):
+        assert client.get("/v1/generation/query-job", params={"job_id": FIRST_ID}).status_code == 200
     for seed in range(60):
         engine.begin()
         engine.play(an_image(0, seed))
