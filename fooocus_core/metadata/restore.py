@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from fooocus_core.metadata.read import FileNames, SavedMetadata, Values, by_stem, lora_entries, parse_metadata
 from fooocus_core.metadata.record import DEFAULT_ADAPTIVE_SCALE, LABELS, LORA_KEY, LORA_LABEL, VERSION
 from fooocus_core.metadata.schemes import stem
-from fooocus_core.plan import Lora, Performance
+from fooocus_core.plan import FreeU, Lora, Performance, SwapMethod
 from fooocus_core.presets.modes import MODES, mode_of_steps
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.request import GenerationRequest
@@ -46,6 +46,7 @@ def restore_request(saved: SavedMetadata, files: FileNames, styles: StyleBook) -
     mode = read("performance", _one_of(tuple(MODES))) or (None if steps is None else mode_of_steps(steps))
     size = read("resolution", _numbers(2))
     adm = read("adm_guidance", _numbers(3))
+    freeu = read("freeu", _numbers(4))
     request = GenerationRequest(
         prompt=read("prompt", _text),
         negative_prompt=read("negative_prompt", _text),
@@ -58,6 +59,8 @@ def restore_request(saved: SavedMetadata, files: FileNames, styles: StyleBook) -
         checkpoint=read("base_model", _text),
         refiner=read("refiner_model", _text),
         refiner_switch=read("refiner_switch", _number),
+        refiner_swap=read("refiner_swap_method", _one_of(get_args(SwapMethod))),
+        overwrite_switch=read("overwrite_switch", _number),
         vae=read("vae", _text),
         loras=tuple(lora for lora in read.loras(files.loras) if not _is_own(lora, mode)),
         clip_skip=read("clip_skip", _whole),
@@ -69,6 +72,7 @@ def restore_request(saved: SavedMetadata, files: FileNames, styles: StyleBook) -
         adm_end=None if adm is None else adm[2],
         sampler=read("sampler", _one_of(SAMPLER_NAMES)),
         scheduler=read("scheduler", _one_of(SCHEDULER_NAMES)),
+        freeu=None if freeu is None else FreeU(*freeu),
         overwrite_steps=None if mode is not None and steps == MODES[mode].steps else steps,
     )
     return Restored(request, tuple(read.unread))

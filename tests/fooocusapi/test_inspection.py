@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fooocus_core.metadata.files import encode_image
 from fooocus_core.metadata.record import ImageRecord, RecordedLora
-from fooocus_core.plan import Lora
+from fooocus_core.plan import FreeU, Lora
 from fooocus_core.request import GenerationRequest
 from fooocusapi import cli
 from fooocusapi.surfaces.classic.compose import to_body
@@ -124,6 +124,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
         checkpoint=st.none() | st.sampled_from(["a", "b/c"]),
         refiner=st.none() | st.just("None"),
         refiner_switch=st.none() | st.floats(0.1, 1),
+        refiner_swap=st.none() | st.sampled_from(["joint", "vae"]),
+        overwrite_switch=st.none() | st.floats(0.1, 200),
+        freeu=st.none() | st.just(FreeU(1.1, 1.2, 0.3, 0.4)),
         loras=st.none() | st.lists(st.builds(Lora, st.sampled_from("ab"), st.floats(-2, 2)), max_size=3).map(tuple),
         clip_skip=st.none() | st.integers(1, 12),
         guidance_scale=st.none() | st.floats(1, 30),
@@ -137,6 +140,6 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_a_body_is_read_as_the_request_it_was_made_of(request: GenerationRequest) -> None:
     sent = CommonRequest.model_validate_json(json.dumps(to_body(request)))
     read = to_request(sent)
-    for name in ("prompt", "styles", "seed", "loras", "adm_end", "overwrite_steps", "width_px", "height_px", "sampler"):
+    for name in ("prompt", "styles", "seed", "loras", "adm_end", "overwrite_steps", "width_px", "height_px", "freeu"):
         assert getattr(read, name) == getattr(request, name)
     assert to_body(read) == to_body(request)

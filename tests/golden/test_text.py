@@ -168,14 +168,13 @@ def test_size_labels(size: str, label: str) -> None:
 
 
 class _EveryFile:
-    """A library in which every name is a file but the cases' refiners, which are not run yet."""
+    """A library in which every name is a file."""
 
     def checkpoint_names(self) -> list[str]:
         return []
 
     def find(self, kind: str, name: str) -> str | None:
-        is_refiner = kind == "checkpoints" and name != MODE_CASES["defaults"]["base_model_name"]
-        return None if is_refiner else name
+        return name
 
 
 def _is_text_to_image(case: dict[str, Any]) -> bool:
@@ -196,6 +195,7 @@ def _mode_request(inputs: dict[str, Any]) -> GenerationRequest:
         checkpoint=inputs["base_model_name"],
         refiner=inputs["refiner_model_name"],
         refiner_switch=inputs["refiner_switch"],
+        overwrite_switch=inputs["overwrite_switch"],
         loras=tuple(Lora(name, weight) for enabled, name, weight in inputs["loras"] if enabled),
         guidance_scale=inputs["cfg_scale"],
         sharpness=inputs["sharpness"],
@@ -217,7 +217,9 @@ def test_modes(case: dict[str, Any], wildcards: Wildcards) -> None:
     assert stage.sampling.steps == expected["steps"]
     assert stage.width_px == expected["width"] // 8 * 8
     assert stage.height_px == expected["height"] // 8 * 8
+    assert (stage.models.refiner or "None") == expected["refiner_model_name"]
     assert stage.refiner_switch == expected["refiner_switch"]
+    assert stage.switch_step == expected["switch"]
     assert stage.sampling.sampler == expected["sampler_name"]
     assert stage.sampling.scheduler == expected["scheduler_name"]
     assert stage.guidance.scale == expected["cfg_scale"]

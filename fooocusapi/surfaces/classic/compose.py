@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 from fooocus_core.request import GenerationRequest
@@ -17,6 +18,8 @@ _SAME: Final = (
     "checkpoint",
     "refiner",
     "refiner_switch",
+    "refiner_swap",
+    "overwrite_switch",
     "guidance_scale",
     "sharpness",
     "vae",
@@ -46,6 +49,9 @@ def to_body(request: GenerationRequest) -> dict[str, Any]:
             place[inner] = list(value) if isinstance(value, tuple) else value
     if request.width_px is not None and request.height_px is not None:
         body["aspect_ratios_selection"] = f"{request.width_px}*{request.height_px}"
+    if request.freeu is not None:
+        factors = {f"freeu_{name}": factor for name, factor in asdict(request.freeu).items()}
+        body.setdefault("advanced_params", {}).update(freeu_enabled=True, **factors)
     if request.loras is not None:
         body["loras"] = [{"model_name": lora.name, "weight": lora.weight} for lora in request.loras]
     return body

@@ -45,6 +45,7 @@ FIELD_OF: Mapping[str, Location] = {
     "scheduler": ("advanced_params", "scheduler_name"),
     "overwrite_steps": ("advanced_params", "overwrite_step"),
     "overwrite_switch": ("advanced_params", "overwrite_switch"),
+    "refiner_swap": ("advanced_params", "refiner_swap_method"),
     **{f"freeu_{factor}": ("advanced_params", f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")},
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),

@@ -18,7 +18,7 @@ from fooocus_core.metadata.read import FileNames, SavedMetadata, read_metadata
 from fooocus_core.metadata.record import ImageRecord, RecordedLora, rows
 from fooocus_core.metadata.restore import Restored, restore_request
 from fooocus_core.metadata.schemes import metadata_text
-from fooocus_core.plan import Diffuse, Lora, Plan
+from fooocus_core.plan import Diffuse, FreeU, Lora, Plan
 from fooocus_core.presets.preset import Preset
 from fooocus_core.prompts.styles import Style, StyleBook, load_styles
 from fooocus_core.prompts.tasks import PromptTask, prepare_stage
@@ -26,7 +26,11 @@ from fooocus_core.prompts.wildcards import Wildcards
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import resolve_request
 
-FILES = FileNames(["sub/base.v1.safetensors"], ["x/ink.v2.safetensors", "sdxl_lcm_lora.safetensors"], ["fine.pt"])
+FILES = FileNames(
+    ["sub/base.v1.safetensors", "second.safetensors"],
+    ["x/ink.v2.safetensors", "sdxl_lcm_lora.safetensors"],
+    ["fine.pt"],
+)
 BOOK = StyleBook([Style("Plain", "{prompt}, plainly", "ornate"), Style("It's", "it is {prompt}", "it is not")])
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 RECORD = ImageRecord(
@@ -87,6 +91,20 @@ def test_scheme_a1111_comes_back_but_for_what_it_does_not_hold(image_format: Any
     """It has no switch, and lines below the first are taken for what the expansion wrote."""
     expected = dataclasses.replace(REQUEST, refiner_switch=None, styles=("Fooocus V2", "Plain"))
     assert _restored(RECORD, "a1111", image_format) == (expected, ())
+
+
+@pytest.mark.parametrize("scheme", ["fooocus", "a1111"])
+def test_the_refiner_and_freeu_come_back(scheme: Any) -> None:
+    record = dataclasses.replace(
+        RECORD,
+        refiner="second.safetensors",
+        overwrite_switch=7,
+        refiner_swap_method="vae",
+        freeu=(1.3, 1.4, 0.9, 0.2),
+    )
+    request = _restored(record, scheme).request
+    assert (request.refiner, request.refiner_swap) == ("second.safetensors", "vae")
+    assert (request.overwrite_switch, request.freeu) == (7.0, FreeU(1.3, 1.4, 0.9, 0.2))
 
 
 def test_steps_are_said_where_they_are_not_the_mode_s_own() -> None:
@@ -200,6 +218,10 @@ def _painted(task: PromptTask) -> object:
     seed=st.integers(0, 2**63 - 1),
     scale=st.floats(1, 30),
     steps=st.integers(-1, 200),
+    refiner=st.sampled_from(["None", "second.safetensors"]),
+    switch=st.integers(-1, 200),
+    swap=st.sampled_from(["joint", "separate", "vae"]),
+    freeu=st.none() | st.just(FreeU(1.1, 1.2, 0.3, 0.4)),
     index=st.integers(0, 31),
 )
 def test_the_restored_request_makes_the_same_picture(
@@ -209,6 +231,10 @@ def test_the_restored_request_makes_the_same_picture(
     seed: int,
     scale: float,
     steps: int,
+    refiner: str,
+    switch: int,
+    swap: Any,
+    freeu: FreeU | None,
     index: int,
     words: Wildcards,
 ) -> None:
@@ -219,6 +245,11 @@ def test_the_restored_request_makes_the_same_picture(
         seed=seed,
         guidance_scale=scale,
         overwrite_steps=steps,
+        refiner=refiner,
+        refiner_switch=0.7,
+        overwrite_switch=switch,
+        refiner_swap=swap,
+        freeu=freeu,
         image_number=32,
         vae="fine.pt",
         adaptive_scale=9.0,
@@ -230,8 +261,10 @@ def test_the_restored_request_makes_the_same_picture(
     restored = restore_request(SavedMetadata(json.loads(text), "fooocus"), FILES, STYLES)
     assert restored.unread == ()
     (again,) = _plan(restored.request).stages
-    for part in ("guidance", "sampling", "width_px", "height_px", "performance", "refiner_switch"):
+    for part in ("guidance", "sampling", "width_px", "height_px", "performance", "refiner_switch", "freeu"):
         assert getattr(again, part) == getattr(stage, part)
+    if stage.models.refiner is not None:
+        assert (again.switch_step, again.refiner_swap) == (stage.switch_step, swap)
     assert dataclasses.replace(again.models, loras=()) == dataclasses.replace(stage.models, loras=())
     (same,) = _tasks(again, words)
     assert _painted(same) == _painted(task)
