@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--unet-channels", type=int, nargs=3, default=[128, 128, 128])
     parser.add_argument("--unet-depths", type=int, nargs=3, default=[0, 1, 1])
     parser.add_argument("--start-from", type=Path)
+    parser.add_argument("--peak-rate", type=float, default=1.3e-3, help="of learning; half of it when going on")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
@@ -104,7 +105,9 @@ def main() -> None:
         (arguments.side, arguments.minutes - arguments.first_minutes),
     ):
         if minutes > 0:
-            plan = DenoiserPlan(side, minutes * 60, arguments.scenes, device=arguments.device)
+            plan = DenoiserPlan(
+                side, minutes * 60, arguments.scenes, device=arguments.device, peak_rate=arguments.peak_rate
+            )
             model = train_denoiser(shape, arguments.work_dir, pictures, plan, arguments.workers, start)
             start = arguments.work_dir / "denoiser.pt"
     if arguments.decoder_minutes > 0:
