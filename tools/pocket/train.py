@@ -2,8 +2,8 @@
 
 Example: ``python -m tools.pocket.train --node-modules DIR --work-dir DIR --vae-minutes 60 --minutes 120``.
 The pictures are rendered first if they are not there yet. A finished autoencoder in the work folder is used again;
-``--start-from WORK_DIR/denoiser.pt`` goes on from the averaged weights, which are saved every minute. The first half hour
-or more at two thirds of the side (``--first-minutes``) teaches names and shapes at twice the speed.
+``--start-from WORK_DIR/denoiser.pt`` goes on from the averaged weights, which are saved every minute.
+The first half hour or more at two thirds of the side (``--first-minutes``) teaches names and shapes at twice the speed.
 With a GPU: ``--device cuda --workers 1 --side 128 --scenes 512 --styles 3d flat cartoon gradient line``.
 """
 
