@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fooocus_core.sampling.noise import BrownianNoise, NoiseSource
 from fooocus_core.sampling.samplers.contract import SamplerContext, SamplerStep
-from fooocus_core.sampling.samplers.registry import SAMPLERS, sampler_by_name
+from fooocus_core.sampling.samplers.registry import sampler_by_name
 from fooocus_core.sampling.start import start_latents
+from tests.cases import check_all, grouped
 from tests.fooocus_core.sampling.closed_form import ClosedFormDenoiser, run_to_end
 from tests.golden.test_schedules import PREDICTIONS
 from tests.golden.vectors import golden_json, golden_tensors
@@ -23,14 +24,10 @@ CPU = torch.device("cpu")
 
 INDEX: dict[str, Any] = golden_json("B_samplers/cases.json")
 CASES: list[dict[str, Any]] = INDEX["cases"]
+BY_SAMPLER = grouped(CASES, name=lambda case: case["id"], group=lambda case: case["sampler"])
 VECTORS = golden_tensors("B_samplers/samplers.safetensors")
 NOISE_INDEX: dict[str, Any] = golden_json("B_samplers/noise.json")
 NOISE = golden_tensors("B_samplers/noise.safetensors")
-
-
-def supported(case: dict[str, Any]) -> str | None:
-    """The feature a case needs and this project lacks, or ``None``."""
-    return None if case["sampler"] in SAMPLERS else f"sampler {case['sampler']}"
 
 
 def tolerance(case: dict[str, Any]) -> float:
@@ -51,10 +48,12 @@ def test_closed_form_denoiser() -> None:
         assert_within(denoised, probe[key], NOISE_TOLERANCE)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_sampler(case: dict[str, Any]) -> None:
-    if missing := supported(case):
-        pytest.skip(f"needs {missing}")
+@pytest.mark.parametrize("sampler", BY_SAMPLER)
+def test_sampler(sampler: str) -> None:
+    check_all(BY_SAMPLER[sampler], check_run)
+
+
+def check_run(case: dict[str, Any]) -> None:
     key, seed = case["id"], int(case["seed"])
     sigmas, shape = VECTORS[f"{key}/sigmas"], tuple(case.get("shape", INDEX["shape"]))
     levels = PREDICTIONS[case["sampling"]]().levels

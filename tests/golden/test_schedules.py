@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fooocus_core.sampling import prediction as predictions
-from fooocus_core.sampling.prediction import DiscreteLevels, Prediction
+from fooocus_core.sampling.prediction import DiscreteLevels, NoiseLevels, Prediction
 from fooocus_core.sampling.schedules import effective_sigmas, range_sigmas, raw_sigmas
+from tests.cases import check_all, grouped
 from tests.golden.vectors import golden_json, golden_tensors
 
 RELATIVE = 1e-5
@@ -35,7 +37,15 @@ BIT_EXACT_LENGTH = 50
 INDEX: dict[str, Any] = golden_json("A_schedulers/index.json")
 SIGMAS = golden_tensors("A_schedulers/sigmas.safetensors")
 TABLES = golden_tensors("A_schedulers/model_sampling.safetensors")
-RAW_KEYS = [key for key in SIGMAS if key.startswith("raw/")]
+RAW = grouped((key for key in SIGMAS if key.startswith("raw/")), name=str, group=lambda key: key.rpartition("/")[0])
+RUNS = grouped(
+    INDEX["cases"], name=lambda case: case["key"], group=lambda case: f"{case['sampling']}/{case['scheduler']}"
+)
+
+
+@cache
+def levels_of(sampling: str) -> NoiseLevels:
+    return PREDICTIONS[sampling]().levels
 
 
 def assert_list(actual: Tensor, expected: Tensor, list_name: str, built: int) -> None:
@@ -45,18 +55,31 @@ def assert_list(actual: Tensor, expected: Tensor, list_name: str, built: int) ->
     torch.testing.assert_close(actual, expected, rtol=RELATIVE, atol=0)
 
 
-@pytest.mark.parametrize("key", RAW_KEYS)
-def test_raw_list(key: str) -> None:
+def check_raw_list(key: str) -> None:
     _, sampling, name, steps = key.split("/")
-    assert_list(raw_sigmas(name, int(steps), PREDICTIONS[sampling]().levels), SIGMAS[key], name, int(steps))
+    assert_list(raw_sigmas(name, int(steps), levels_of(sampling)), SIGMAS[key], name, int(steps))
 
 
-@pytest.mark.parametrize("case", INDEX["cases"], ids=lambda case: case["key"])
+@pytest.mark.parametrize("group", RAW)
+def test_raw_lists(group: str) -> None:
+    check_all(RAW[group], check_raw_list)
+
+
+@pytest.mark.parametrize("group", RUNS)
 @pytest.mark.parametrize(("kind", "make"), [("effective", effective_sigmas), ("range", range_sigmas)])
-def test_list_of_a_run(case: dict[str, Any], kind: str, make: Callable[..., Tensor]) -> None:
-    levels = PREDICTIONS[case["sampling"]]().levels
-    actual = make(case["scheduler"], case["steps"], case["denoise"], case["sampler_class"], levels)
-    assert_list(actual, SIGMAS[f"{kind}/{case['key']}"], case["scheduler"], int(case["steps"] / case["denoise"]))
+def test_lists_of_runs(group: str, kind: str, make: Callable[..., Tensor]) -> None:
+    def check(case: dict[str, Any]) -> None:
+        name, steps, denoise = case["scheduler"], case["steps"], case["denoise"]
+        actual = make(name, steps, denoise, case["sampler_class"], levels_of(case["sampling"]))
+        assert_list(actual, SIGMAS[f"{kind}/{case['key']}"], name, int(steps / denoise))
+
+    check_all(RUNS[group], check)
+
+
+def test_every_stored_list_is_compared() -> None:
+    raw = sum(len(members) for members in RAW.values())
+    runs = sum(len(members) for members in RUNS.values())
+    assert raw + 2 * runs == len(SIGMAS)
 
 
 @pytest.mark.parametrize("sampling", PREDICTIONS)
