@@ -29,7 +29,7 @@ def _reason(check: Callable[[Case], object], case: Case) -> str | None:
     try:
         check(case)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"  # the rest repeats whole tensors
     return None
 
 

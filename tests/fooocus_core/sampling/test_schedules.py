@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -11,20 +13,24 @@ from fooocus_core.sampling.names import SCHEDULER_NAMES
 from fooocus_core.sampling.prediction import distilled_levels, edm_levels, sdxl_levels
 from fooocus_core.sampling.sample import resolve_scheduler
 from fooocus_core.sampling.schedules import LISTS, brownian_range, effective_sigmas, first_steps, raw_sigmas
+from tests.cases import check_all
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
-@pytest.mark.parametrize("sampler", ["euler", "dpm_2", "uni_pc"])
-@pytest.mark.parametrize("denoise", [1.0, 0.5, 0.1])
-@pytest.mark.parametrize("steps", [1, 2, 30, 200])
-def test_a_run_goes_down_to_zero(name: str, sampler: str, denoise: float, steps: int) -> None:
-    resolved = resolve_scheduler(name, "eps")
-    sigmas = effective_sigmas(resolved.list_name, steps, denoise, sampler, resolved.prediction.levels)
-    assert sigmas.dtype == torch.float32
-    assert len(sigmas) <= steps + 1
-    assert sigmas[-1] == 0
-    # Where the table has fewer entries than the list, neighbours are equal.
-    assert (sigmas.diff() <= 0).all()
+def test_a_run_goes_down_to_zero(name: str) -> None:
+    def check(case: tuple[str, float, int]) -> None:
+        sampler, denoise, steps = case
+        resolved = resolve_scheduler(name, "eps")
+        sigmas = effective_sigmas(resolved.list_name, steps, denoise, sampler, resolved.prediction.levels)
+        assert sigmas.dtype == torch.float32
+        assert len(sigmas) <= steps + 1
+        assert sigmas[-1] == 0
+        # Where the table has fewer entries than the list, neighbours are equal.
+        assert (sigmas.diff() <= 0).all()
+
+    check_all(
+        {str(case): case for case in product(["euler", "dpm_2", "uni_pc"], [1.0, 0.5, 0.1], [1, 2, 30, 200])}, check
+    )
 
 
 def test_partial_denoise_starts_lower() -> None:
