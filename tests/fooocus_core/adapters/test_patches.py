@@ -1,0 +1,112 @@
+"""What is put on a network is off again afterwards, and neutral settings change nothing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fooocus_core.adapters.control import ControlChain, ControlUnit, build_control, fitted_hint
+from fooocus_core.adapters.freeu import freeu
+from fooocus_core.adapters.image_prompt import ImagePrompt, KeysValues, attention_layers, image_prompts
+from fooocus_core.adapters.inpaint_head import inpaint_head
+from fooocus_core.errors import UnsupportedModel
+from fooocus_core.models.checkpoint import UNET_PREFIX
+from fooocus_core.models.unet import DiffusionNetwork, load_unet
+from fooocus_core.plan import FreeU
+from fooocus_core.sampling.network import NetworkCall
+from fooocus_core.sampling.prediction import sdxl_levels
+from tests.fooocus_core.models.tiny import ADM, CHANNELS, CONTEXT, tiny_checkpoint
+
+CALL = NetworkCall(("negative", "positive"), progress=0.2)
+GENERATOR = torch.Generator().manual_seed(3)
+INPUTS = (
+    torch.randn(2, 4, 8, 10, generator=GENERATOR),
+    torch.tensor([500.0, 500.0]),
+    torch.randn(2, 77, CONTEXT, generator=GENERATOR),
+    torch.randn(2, ADM, generator=GENERATOR),
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> DiffusionNetwork:
+    weights = {k.removeprefix(UNET_PREFIX): t for k, t in tiny_checkpoint().items() if k.startswith(UNET_PREFIX)}
+    return load_unet(weights, "tiny", device=torch.device("cpu"), dtype=torch.float32)
+
+
+def prompts(network: DiffusionNetwork, weight: float = 1.0, stop: float = 0.5) -> list[ImagePrompt]:
+    width = CHANNELS[1]  # all of its attention is there
+    layers = [KeysValues(*torch.randn(2, 1, 4, width)) for _ in attention_layers(network.shape)]
+    return [ImagePrompt(layers, layers, weight, stop)]
+
+
+def patches(network: DiffusionNetwork) -> dict[str, AbstractContextManager[Any]]:
+    return {
+        "freeu": freeu(network, FreeU(1.3, 1.4, 0.9, 0.2)),
+        "head": inpaint_head(network, torch.randn(1, CHANNELS[0], 8, 10)),
+        "images": image_prompts(network, prompts(network)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["freeu", "head", "images"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_on_and_off(network: DiffusionNetwork, kind: str, fails: bool) -> None:
+    before = network(*INPUTS)
+    try:
+        with patches(network)[kind] as patched:
+            during = (patched or network)(*INPUTS, CALL)
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    assert not torch.allclose(during, before)
+    assert torch.equal(network(*INPUTS), before)
+
+
+def test_neutral_freeu_changes_nothing(network: DiffusionNetwork) -> None:
+    before = network(*INPUTS)
+    with freeu(network, FreeU(1.0, 1.0, 1.0, 1.0)):
+        assert torch.equal(network(*INPUTS), before)
+
+
+def test_an_image_past_its_stop_is_not_seen(network: DiffusionNetwork) -> None:
+    before = network(*INPUTS)
+    with image_prompts(network, prompts(network, stop=0.2)) as prompted:
+        torch.testing.assert_close(prompted(*INPUTS, CALL), before)
+        assert (prompted.dtype, prompted.device, prompted.adm_width) == (network.dtype, network.device, ADM)
+
+
+def test_image_prompts_act_through_their_own_network_only(network: DiffusionNetwork) -> None:
+    with image_prompts(network, prompts(network)), pytest.raises(RuntimeError, match="image_prompts"):
+        network(*INPUTS)
+
+
+def test_files_that_are_no_control_network(network: DiffusionNetwork) -> None:
+    with pytest.raises(UnsupportedModel, match=r"some\.safetensors"):
+        build_control({"lora_unet_x": torch.zeros(1)}, "some.safetensors", network)
+    misfit = {
+        "input_hint_block.0.weight": torch.zeros(16, 3, 3, 3),
+        "time_embed.0.up": torch.zeros(7, 2),
+        "time_embed.0.down": torch.zeros(2, 9),
+    }
+    with pytest.raises(UnsupportedModel, match=r"some\.safetensors.*time_embed\.0"):
+        build_control(misfit, "some.safetensors", network)
+
+
+def test_a_unit_without_strength_is_not_asked() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("asked")
+
+    unit = ControlUnit(never, torch.zeros(1, 3, 64, 80), strength=0.0, stop=1.0)  # type: ignore[arg-type]
+    assert ControlChain([unit], 0.25, sdxl_levels()).residuals(*INPUTS, 5.0) is None
+
+
+@pytest.mark.parametrize("size", [(64, 80), (100, 80), (64, 300), (33, 47)])
+def test_a_hint_of_any_size_is_fitted(size: tuple[int, int]) -> None:
+    hint: Tensor = torch.rand(1, 3, *size)
+    assert fitted_hint(hint, 64, 80).shape == (1, 3, 64, 80)
+    if size == (64, 80):
+        assert fitted_hint(hint, 64, 80) is hint
