@@ -36,6 +36,7 @@ def test_core_never_imports_the_server(source: Path) -> None:
         ("fooocusapi.app", "torch"),
         ("fooocusapi.app", "sqlalchemy"),
         ("fooocusapi.cli", "torch"),
+        ("fooocus_core.images.preprocessors", "cv2"),
     ],
 )
 def test_heavy_imports_are_lazy(module: str, heavy: str) -> None:

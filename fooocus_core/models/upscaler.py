@@ -13,11 +13,11 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fooocus_core.errors import UnsupportedModel
+from fooocus_core.images.resizing import lanczos
 from fooocus_core.models import esrgan
 from fooocus_core.models.checkpoint import assign_weights
 from fooocus_core.models.tiles import tiled
@@ -116,15 +116,6 @@ def as_picture(pixels: Tensor) -> NDArray[np.uint8]:
     scaled = (pixels[0].float() * 255.0).clamp(0.0, 255.0).to(torch.uint8)
     picture: NDArray[np.uint8] = scaled.movedim(0, 2).contiguous().cpu().numpy()
     return picture
-
-
-def lanczos(picture: NDArray[np.uint8], width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Resize ``[h, w, 3]``. Two calls: only then is the horizontal pass first in every Pillow (01, section 11)."""
-    if picture.shape[:2] == (height_px, width_px):
-        return picture
-    image = Image.fromarray(picture)
-    wide = image.resize((width_px, image.height), Image.Resampling.LANCZOS)
-    return np.array(wide.resize((width_px, height_px), Image.Resampling.LANCZOS))
 
 
 def _smaller(picture: NDArray[np.uint8], width_px: int, height_px: int) -> bool:

@@ -1,0 +1,64 @@
+"""What is repainted: cut out of a picture, brought to the size of diffusion, and put back (specification 04)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fooocus_core.images.fill import filled
+from fooocus_core.images.masks import resized_mask, soft_mask
+from fooocus_core.images.pixels import Mask, Picture, mixed
+from fooocus_core.images.resizing import Enlarge, area_class, fitted, lanczos
+from fooocus_core.images.working_area import Box, working_box
+
+DIFFUSION_CLASS = 1024
+"""The area class that the working picture is brought to: the side of a square, in pixels."""
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """One picture's repainting. The box and the soft mask belong to the whole picture, the rest to the cut-out."""
+
+    original: Picture
+    soft_mask: Mask
+    box: Box
+    picture: Picture
+    """The cut-out at the size of diffusion; ``mask``, of 0 and 255, and ``fill`` have the same size."""
+    mask: Mask
+    fill: Picture
+
+    def composited(self, generated: Picture) -> Picture:
+        """The whole picture with a generated cut-out in it, of any size.
+
+        Where the soft mask is 0 the original's pixels are kept to the last bit.
+        """
+        front = self.original.copy()
+        front[self.box.part] = lanczos(generated, self.box.width, self.box.height)
+        return mixed(front, self.original, self.soft_mask)
+
+
+def cut_out(
+    picture: Picture,
+    mask: Mask,
+    respective_field: float,
+    enlarge: Enlarge,
+    *,
+    fill: bool,
+    target_class: int = DIFFUSION_CLASS,
+) -> Repaint:
+    """Prepare a repainting.
+
+    ``respective_field`` is the share of the picture that is looked at (0 to 1). ``enlarge`` is asked where the
+    cut-out is of a lower area class than ``target_class``. Without ``fill`` the
+    picture itself takes its place. Raises ``ValueError`` for a mask of nothing but 0.
+    """
+    box = working_box(mask, respective_field)
+    working = _at_class(picture[box.part], enlarge, target_class)
+    working_mask = resized_mask(mask[box.part], working.shape[1], working.shape[0])
+    guess = filled(working, working_mask) if fill else working
+    return Repaint(picture, soft_mask(mask), box, working, working_mask, guess)
+
+
+def _at_class(picture: Picture, enlarge: Enlarge, target_class: int) -> Picture:
+    if area_class(*picture.shape[:2]) < target_class:
+        picture = enlarge(picture)
+    return fitted(picture, target_class)
