@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, Started
+from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.loaded import ModelStore
-from fooocus_core.plan import Plan
+from fooocus_core.plan import Diffuse, Output, Plan
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
@@ -29,6 +31,8 @@ class Engine:
     wildcards: Wildcards
     expansion: PromptExpansion | None = None
     """``None``: prompts are never expanded."""
+    supply: Supply = field(default_factory=Supply)
+    """What becomes of files that are not on disk."""
 
     def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -38,9 +42,7 @@ class Engine:
         yield Started(images=sum(stage.image_number for stage in plan.stages))
         try:
             for stage in plan.stages:
-                yield from run_diffuse(
-                    stage, plan.output, self.models, self.styles, self.wildcards, cancel, self.expansion
-                )
+                yield from self.supply.supplied(stage, partial(self._play, stage, plan.output, cancel), cancel)
         except Interrupted:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
@@ -54,6 +56,9 @@ class Engine:
             yield Failed("internal error, see the server's log")
         else:
             yield Finished()
+
+    def _play(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
+        return run_diffuse(stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion)
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""

@@ -5,6 +5,7 @@ The tree::
     CoreError
     ├── InvalidRequest        a field holds a value that cannot be run
     ├── UnknownModel          a named weight file is not in the library
+    ├── DownloadFailed        a weight file cannot be fetched
     ├── ModelError
     │   ├── UnreadableModel   the file is broken or unsafe to open
     │   └── UnsupportedModel  the file is sound but of a kind this engine cannot run
@@ -42,13 +43,30 @@ class InvalidRequest(CoreError):
 class UnknownModel(CoreError):
     """``name`` is not a file of the library's ``kind`` folder (checkpoints, loras, vae ...).
 
-    ``needed_for`` says what wants it, where nobody has asked for it by name.
+    ``needed_for`` says what wants it, where nobody has asked for it by name; ``url`` where it is published.
     """
 
-    def __init__(self, kind: str, name: str, needed_for: str = "") -> None:
-        super().__init__(f"{kind}: no file named {name!r}" + (f", needed for {needed_for}" if needed_for else ""))
+    def __init__(self, kind: str, name: str, needed_for: str = "", url: str = "") -> None:
+        wanted = f", needed for {needed_for}" if needed_for else ""
+        published = f"; it is published at {url} and fetched by: main.py download {name}" if url else ""
+        super().__init__(f"{kind}: no file named {name!r}{wanted}{published}")
         self.kind = kind
         self.name = name
+        self.needed_for = needed_for
+        self.url = url
+
+    def published_at(self, name: str, url: str) -> UnknownModel:
+        """The same with the file's whole name and where it can be got."""
+        return UnknownModel(self.kind, name, self.needed_for, url)
+
+
+class DownloadFailed(CoreError):
+    """A weight file cannot be fetched. ``name`` is the file's name; the text never shows where it would have gone."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} cannot be downloaded: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class ModelError(CoreError):

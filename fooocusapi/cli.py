@@ -1,4 +1,4 @@
-"""The command line: ``main.py [serve] [flags]``, ``main.py demo PROMPT`` and ``main.py inspect FILE``.
+"""The command line: ``main.py [serve] [flags]``, ``demo PROMPT``, ``inspect FILE`` and ``download NAME...``.
 
 What people read here is printed with rich; everything else is logged.
 """
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str]) -> int:
         return _demo(rest)
     if command == "inspect":
         return _inspect(rest)
+    if command == "download":
+        return _download(rest)
     return _serve(rest if command == "serve" else arguments)
 
 
@@ -87,6 +89,61 @@ def _inspect(arguments: Sequence[str]) -> int:
     if found.unread:
         _tell(f"left out, not understood: {', '.join(found.unread)}")
     return 0
+
+
+def _download(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="main.py download",
+        description="Fetch model files into the models' folders. What is there stays; what was cut goes on.",
+        epilog="Settings of the server count as well: --preset NAME (the files of a preset), --models-root, "
+        "--config-path, --presets-path, --hf-mirror.",
+    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help="a file, or a folder for all of its files")
+    parser.add_argument("--list", action="store_true", help="show every published file instead")
+    if {"-h", "--help"} & set(arguments):  # Else the help of the settings would be shown.
+        parser.print_help()
+        return 0
+    line = read_flags(arguments)
+    given = parser.parse_args(line.unknown)
+    preset_name = line.settings.get("preset", "")
+    if not (given.name or given.list or preset_name):
+        parser.error("name a file, a preset or --list")
+    try:
+        settings = load_settings(line.settings)
+    except BadSettings as error:
+        return _refused(f"these settings cannot be used:\n{error}")
+
+    import httpx
+    from rich.console import Console
+
+    from fooocus_core.errors import InvalidRequest
+    from fooocus_core.presets.config_file import read_config
+    from fooocus_core.presets.preset import load_preset
+    from fooocusapi.download import Downloader
+    from fooocusapi.download_command import UnknownFile, chosen_files, fetch_files, file_lines
+    from fooocusapi.settings import config_variables
+    from fooocusapi.shelves import catalogue_of, library_of, shelves_of
+
+    config = read_config(settings.config_path, config_variables())
+    catalogue, shelves = catalogue_of(settings, config), shelves_of(settings, library_of(settings, config), config)
+    console = Console(highlight=False)
+    if given.list:
+        console.print("\n".join(file_lines(catalogue, shelves)), markup=False, soft_wrap=True)
+        return 0
+    try:
+        preset = load_preset(preset_name, [settings.presets_path], config) if preset_name else None
+        files = chosen_files(catalogue, given.name, preset)
+        with httpx.Client() as client:
+            outcome = fetch_files(files, shelves, Downloader(client, mirror=settings.hf_mirror), console)
+    except (InvalidRequest, UnknownFile) as error:
+        return _refused(str(error))
+    except KeyboardInterrupt:
+        return _refused("stopped; the same command goes on from here")
+    for file in outcome.present:
+        console.print(f"{file.folder}/{file.name} is there", markup=False)
+    for failure in outcome.failures:
+        _tell(str(failure))
+    return 1 if outcome.failures else 0
 
 
 def _announce(settings: Settings) -> None:

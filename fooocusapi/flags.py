@@ -67,7 +67,6 @@ WITHOUT_EFFECT_VALUED = (
     "--temp-path",
     "--cache-path",
     "--directml",
-    "--hf-mirror",
     "--theme",
     "--language",
 )
@@ -111,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="main.py",
         description="Serve the Fooocus pipeline over HTTP.",
         epilog="Commands: serve (the same as none), demo PROMPT (make one picture and end), "
-        "inspect FILE (print what made a picture). "
+        "inspect FILE (print what made a picture), download NAME... (fetch model files). "
         "Every setting is a variable as well: --queue-size is FOOOCUSAPI_QUEUE_SIZE.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -6,21 +6,22 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from fooocus_core.library import FileHashes, Library, ModelKind
+from fooocus_core.library import FileHashes, Library
+from fooocus_core.model_files.catalogue import ObtainableNames, Shelves
+from fooocus_core.model_files.supply import Fetching, Supply
 from fooocus_core.plan import Models, Plan
-from fooocus_core.presets.config_file import EXPANSION_KEY, OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
+from fooocus_core.presets.config_file import OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
 from fooocus_core.presets.preset import NO_CONFIG, Preset, choose_default_preset, first_on_disk, load_preset
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.prompts.styles import load_styles
 from fooocus_core.prompts.wildcards import BUNDLED_FOLDER, Wildcards
 from fooocus_core.request import GenerationRequest
-from fooocus_core.resolve import choose_checkpoint, resolve_request
+from fooocus_core.resolve import NameLookup, choose_checkpoint, resolve_request
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
@@ -29,6 +30,7 @@ from fooocusapi.jobs.webhooks import Composer, Delivery, WebhookSender
 from fooocusapi.jobs.worker import Engine, Worker
 from fooocusapi.services import Services
 from fooocusapi.settings import Settings, config_variables
+from fooocusapi.shelves import catalogue_of, library_of, shelves_of
 from fooocusapi.surfaces.classic.render import webhook_body
 from fooocusapi.surfaces.classic.translate import SURFACE as CLASSIC
 
@@ -77,7 +79,7 @@ class Runtime:
         config = read_config(self._settings.config_path, config_variables())
         settings = with_outputs(self._settings, config)
         make_engine = self._make_engine or partial(make_core_engine, config=config)
-        library = Library.below(settings.models_root, _model_folders(config))
+        library = library_of(settings, config)
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
@@ -101,7 +103,7 @@ class Runtime:
             outputs=outputs,
             engine=worker,
             library=library,
-            resolve=_resolver(preset, library, settings),
+            resolve=_resolver(preset, _names(settings, library, config), settings),
             preset=preset,
             style_names=load_styles(settings.styles_path).names,
             close=self.close,
@@ -147,7 +149,7 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
     from fooocus_core.engine import Engine as CoreEngine
     from fooocus_core.models.device import choose_placement
     from fooocus_core.models.loaded import ModelStore
-    from fooocus_core.prompts.expansion import FOLDER, PromptExpansion
+    from fooocus_core.prompts.expansion import PromptExpansion
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
@@ -160,9 +162,25 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
     models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
     logger.info("engine on %s", placement.device)
     _load_ahead(models, preset, library)
-    folders = (*config.folders(EXPANSION_KEY), settings.models_root / FOLDER)
-    expansion = PromptExpansion(folders[0], placement.device)
-    return CoreEngine(models, load_styles(settings.styles_path), load_wildcards(settings, config), expansion)
+    shelves = shelves_of(settings, library, config)
+    return CoreEngine(
+        models,
+        load_styles(settings.styles_path),
+        load_wildcards(settings, config),
+        PromptExpansion(shelves.expansion, placement.device),
+        Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
+    )
+
+
+def _fetching(settings: Settings, shelves: Shelves) -> Fetching | None:
+    """How missing files are got by the engine, if the user lets it."""
+    if not settings.auto_download:
+        return None
+    import httpx
+
+    from fooocusapi.download import Downloader
+
+    return Fetching(shelves, Downloader(httpx.Client(), mirror=settings.hf_mirror))
 
 
 def load_wildcards(settings: Settings, config: Config) -> Wildcards:
@@ -210,7 +228,12 @@ def _webhook_client() -> httpx.AsyncClient:
     return httpx.AsyncClient()
 
 
-def _resolver(preset: Preset, library: Library, settings: Settings) -> Callable[[GenerationRequest], Plan]:
+def _names(settings: Settings, library: Library, config: Config) -> NameLookup:
+    """The names that requests may use: what is on disk, and what can be fetched for them."""
+    return ObtainableNames(library, catalogue_of(settings, config)) if settings.auto_download else library
+
+
+def _resolver(preset: Preset, library: NameLookup, settings: Settings) -> Callable[[GenerationRequest], Plan]:
     sizes = SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
 
     def resolve(request: GenerationRequest) -> Plan:
@@ -225,8 +248,14 @@ def _preset(settings: Settings, library: Library, config: Config) -> Preset:
     """The one that was asked for, else the one that suits the checkpoints on disk; the user's own files first."""
     folders = [settings.presets_path]
     if settings.preset:
-        return load_preset(settings.preset, folders, config)
+        return _with_present_checkpoint(load_preset(settings.preset, folders, config), library)
     return choose_default_preset(library.checkpoint_names(), folders, config)
+
+
+def _with_present_checkpoint(preset: Preset, library: Library) -> Preset:
+    """The preset with an older checkpoint where only that is on disk: no newer one is fetched then (01, section 12)."""
+    present = first_on_disk((preset.checkpoint, *preset.previous_checkpoints), library.checkpoint_names())
+    return preset if present is None else replace(preset, checkpoint=present)
 
 
 def _tell_missing(preset: Preset, library: Library) -> None:
@@ -234,10 +263,11 @@ def _tell_missing(preset: Preset, library: Library) -> None:
     has_checkpoint = first_on_disk(preset.previous_checkpoints, library.checkpoint_names()) is not None
     for kind, name, url in preset.downloads:
         if first_on_disk([name], library.names(kind)) is None and not (kind == "checkpoints" and has_checkpoint):
-            logger.warning("preset %s: %s is not in %s; it is published at %s", preset.name, name, kind, url)
-
-
-def _model_folders(config: Config) -> dict[ModelKind, Sequence[Path]]:
-    """The folders that ``config.txt`` names for each kind of model."""
-    by_kind = {kind: config.folders(f"path_{kind}") for kind in get_args(ModelKind)}
-    return {kind: folders for kind, folders in by_kind.items() if folders}
+            logger.warning(
+                "preset %s: %s is not in %s; it is published at %s and fetched by: main.py download %s",
+                preset.name,
+                name,
+                kind,
+                url,
+                name,
+            )

@@ -1,7 +1,7 @@
 """Every setting of the server in one record, read once at the start. Nothing else looks at the environment.
 
-Flags stand above variables, variables above the defaults. Each field is the variable ``FOOOCUSAPI_<NAME>``; the two
-names that older set-ups carry, ``API_PORT`` and ``FOOOCUS_DB_CONF``, are known as well.
+Flags stand above variables, variables above the defaults. Each field is the variable ``FOOOCUSAPI_<NAME>``; the names
+that older set-ups carry, ``API_PORT``, ``FOOOCUS_DB_CONF`` and ``HF_MIRROR``, are known as well.
 """
 
 from __future__ import annotations
@@ -81,11 +81,25 @@ class Settings(BaseSettings):
         Path("config.txt"), validation_alias=_variable("config_path", "config_path"), description="Fooocus's own file"
     )
 
+    auto_download: bool = Field(False, description="fetch published model files that a request needs, before it runs")
+    hf_mirror: str = Field(
+        "", validation_alias=_variable("hf_mirror", "HF_MIRROR"), description="fetch from here instead of Hugging Face"
+    )
+
     max_body_bytes: int = Field(256 * 2**20, ge=1024, description="largest request body")
     max_json_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body that is no form with files")
     max_prompt_characters: int = Field(MAX_PROMPT_CHARACTERS, ge=1, description="longest prompt, negative one alike")
     max_side_px: int = Field(SizeLimits.max_side_px, ge=64, description="longest side of a picture")
     max_pixels: int = Field(SizeLimits.max_pixels, ge=64 * 64, description="largest area of a picture")
+    max_input_bytes: int = Field(64 * 2**20, ge=1024, description="largest file of a picture that a client sends")
+    max_input_pixels: int = Field(
+        25_000_000, ge=64 * 64, description="largest area of a picture that a client sends, as its header tells it"
+    )
+    fetch_timeout_s: float = Field(10.0, gt=0, le=600, description="how long fetching a picture may take in all")
+    max_fetch_redirects: int = Field(5, ge=0, le=20, description="redirects that are followed to a picture")
+    fetch_private: bool = Field(
+        False, description="fetch pictures from loopback, private and other closed networks as well"
+    )
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 
     device: Device = "auto"
@@ -168,5 +182,7 @@ def _authority(host: str) -> str:
 def _setting_of(loc: Iterable[int | str]) -> str:
     """``--port / FOOOCUSAPI_PORT``, whichever of its names the value came by."""
     name = str(next(iter(loc), "settings"))
-    field = {"API_PORT": "port", "FOOOCUS_DB_CONF": "database_url"}.get(name, name.removeprefix(PREFIX).lower())
+    field = {"API_PORT": "port", "FOOOCUS_DB_CONF": "database_url", "HF_MIRROR": "hf_mirror"}.get(
+        name, name.removeprefix(PREFIX).lower()
+    )
     return f"--{field.replace('_', '-')} / {PREFIX}{field.upper()}"

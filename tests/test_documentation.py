@@ -59,7 +59,7 @@ def test_the_older_names_of_variables_are_told() -> None:
     aliases = [field.validation_alias for field in Settings.model_fields.values() if field.validation_alias]
     choices = [str(choice) for alias in aliases for choice in alias.choices]  # type: ignore[union-attr]
     older = {choice for choice in choices if choice not in Settings.model_fields and not choice.startswith(PREFIX)}
-    assert older == {"API_PORT", "FOOOCUS_DB_CONF"}
+    assert older == {"API_PORT", "FOOOCUS_DB_CONF", "HF_MIRROR"}
     assert all(f"`{name}`" in read("configuration.md") for name in older)
 
 

@@ -44,7 +44,7 @@ DEFAULT_SIZE: Final = Size(1152, 896)
 
 
 class Download(NamedTuple):
-    """Where a file of a preset is published. Nothing is fetched: the server says so where the file is missing."""
+    """Where a file of a preset is published."""
 
     kind: ModelKind
     name: str
@@ -94,6 +94,14 @@ class Preset:
 def list_presets(folders: Sequence[Path] = ()) -> tuple[str, ...]:
     """``initial`` and the names of all preset files, sorted."""
     return (INITIAL, *sorted(_preset_files(folders)))
+
+
+def list_downloads(folders: Sequence[Path] = (), config: Config = NO_CONFIG) -> tuple[Download, ...]:
+    """What the environment, ``config.txt`` and every preset give addresses for; for the same file they may differ."""
+    presets = (read_layer(path) for path in _preset_files(folders).values())
+    return tuple(
+        download for layer in (config.environment, config.file, *presets) for download in _downloads(_Settings([layer]))
+    )
 
 
 def load_preset(name: str, folders: Sequence[Path] = (), config: Config = NO_CONFIG) -> Preset:
@@ -172,11 +180,7 @@ def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
         image_format=settings.choice("default_output_format", base.image_format, get_args(ImageFormat)),
         save_metadata=settings.flag("default_save_metadata_to_images", base.save_metadata),
         metadata_scheme=settings.choice("default_metadata_scheme", base.metadata_scheme, get_args(MetadataScheme)),
-        downloads=tuple(
-            Download(kind, file, url)
-            for key, kind in _DOWNLOADS.items()
-            for file, url in settings.addresses(key).items()
-        ),
+        downloads=_downloads(settings),
     )
 
 
@@ -245,6 +249,12 @@ class _Settings:
             key, lambda value: next((name for name in known if name == value), None), f"one of {', '.join(known)}"
         )
         return default if found is None else found
+
+
+def _downloads(settings: _Settings) -> tuple[Download, ...]:
+    return tuple(
+        Download(kind, file, url) for key, kind in _DOWNLOADS.items() for file, url in settings.addresses(key).items()
+    )
 
 
 def is_number(value: object, low: float, high: float) -> TypeGuard[int | float]:

@@ -180,7 +180,9 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 def test_a_mode_without_its_file_fails_by_the_files_name(full_size: Studio) -> None:
     plan = full_size.plan("a", mode_lora=LIGHTNING, performance="Lightning")
     assert full_size.failure(plan) == (
-        "loras: no file named 'sdxl_lightning_4step_lora.safetensors', needed for performance Lightning"
+        "loras: no file named 'sdxl_lightning_4step_lora.safetensors', needed for performance Lightning; "
+        "it is published at https://huggingface.co/mashb1t/misc/resolve/main/sdxl_lightning_4step_lora.safetensors "
+        "and fetched by: main.py download sdxl_lightning_4step_lora.safetensors"
     )
     assert full_size.finished(full_size.plan("a"))
 
