@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from fooocus_core.plan import Output
 from fooocusapi.images.formats import KIND_OF_SUFFIX, Kind, converted, without_metadata
@@ -71,6 +72,7 @@ class OutputStore:
         """
         self._files = Path(root).absolute() / "files"
         self._base_url = base_url.rstrip("/")
+        self._own_path = re.compile(f"(?:{re.escape(urlsplit(base_url).path.rstrip('/'))})?/(?:files|outputs)/(.+)")
         self._base64_prefix = base64_prefix
         self._encode = encode
         self._now = now
@@ -104,6 +106,18 @@ class OutputStore:
         except (OSError, ValueError, RuntimeError):
             return None
         return path if path.is_file() and path.is_relative_to(self._files.resolve()) else None
+
+    def find_by_url(self, url: str) -> Path | None:
+        """The existing picture file that an address names, or ``None``.
+
+        The host does not count: one server goes by many names (localhost, its address, that of a proxy).
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return None
+        relative = self._own_path.fullmatch(parts.path)
+        return self.find(unquote(relative[1])) if relative else None
 
     def as_base64(self, relative: str) -> str | None:
         """The picture as text, without its metadata; ``None`` when the file is gone."""

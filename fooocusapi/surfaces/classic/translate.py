@@ -15,15 +15,13 @@ from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performa
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.request import GenerationRequest
 from fooocusapi.errors import Location, RefusedField
+from fooocusapi.images.inputs import holds_image
 from fooocusapi.images.names import check_save_name
 from fooocusapi.services import Resolver
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
 from fooocusapi.surfaces.lenient import LenientEnum, default_of
 
 SURFACE = "classic"
-
-NO_IMAGE = frozenset({"", "none", "null", "string"})
-"""Texts that clients send where they have no image; ``string`` is what a documentation page fills in."""
 
 SECOND_NAMES = {"a111": "a1111"}
 """Metadata schemes that the guides spell in their own way."""
@@ -145,8 +143,7 @@ def _holds_image(entries: object) -> bool:
     """Whether any entry of an image prompt list has a usable image; placeholders count as none."""
     if not isinstance(entries, list):
         return False
-    images = [entry.get("cn_img") for entry in entries if isinstance(entry, Mapping)]
-    return any(isinstance(image, str) and image.strip().lower() not in NO_IMAGE for image in images)
+    return any(holds_image(entry.get("cn_img")) for entry in entries if isinstance(entry, Mapping))
 
 
 def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:

@@ -223,3 +223,16 @@ def test_unfinished_files_are_not_served(store: OutputStore, tmp_path: Path) -> 
     folder.mkdir(parents=True)
     (folder / ".0123.part").write_bytes(b"half")
     assert store.find(f"{DAY}/.0123.part") is None
+
+
+@pytest.mark.parametrize("prefix", ["http://host:8888/files", "https://other/outputs", "http://[::1]/files", "/files"])
+def test_a_picture_is_found_by_any_address_of_it(store: OutputStore, prefix: str) -> None:
+    relative = store.save(a_job(save_name="garden/red apple #1"), an_image())
+    found = store.find_by_url(f"{prefix}/{DAY}/garden/red%20apple%20%231-0.png?x=1#y")
+    assert found is not None
+    assert found == store.find(relative)
+
+
+@pytest.mark.parametrize("url", ["http://host/files/", "http://host/", "http://[::1/files/x.png", "", "files/x.png"])
+def test_other_addresses_are_of_no_picture(store: OutputStore, url: str) -> None:
+    assert store.find_by_url(url) is None

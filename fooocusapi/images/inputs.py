@@ -1,0 +1,165 @@
+"""Pictures that clients send, for every dialect: as a file, as base64, as an address, or not at all.
+
+Contracts: ``fooocus-api.md`` sections 8 and 9, ``engine-generate.md`` on image-valued fields.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyio import CapacityLimiter, to_thread
+from starlette.datastructures import UploadFile
+
+from fooocusapi.errors import Location, RefusedField
+from fooocusapi.images.decode import ImageLimits, UnusableImage, decode_image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fooocusapi.images.outputs import OutputStore
+    from fooocusapi.settings import Settings
+
+SentImage = UploadFile | str | None
+"""What stands in a field for a picture: the part of a form, or text of a form or of JSON."""
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""``fooocusapi.fetch.Fetcher.fetch``."""
+
+PLACEHOLDERS = frozenset({"", "none", "null", "string"})
+"""Texts, in any case, that clients and documentation pages send where there is no picture."""
+
+_TELLING = 1 + max(map(len, PLACEHOLDERS))
+"""Characters that tell a placeholder from a picture as text, which may be very long."""
+
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BLANKS = b" \t\r\n\v\f"
+_SIGNATURES = ("\x89PNG", "\xff\xd8\xff", "GIF8", "RIFF")
+_SIGNIFICANT = 64
+"""Characters within which every kind of file with such a signature has a zero byte, in a length or in a size."""
+
+
+def holds_image(value: object) -> bool:
+    """Whether a field's value is meant as a picture, usable or not; placeholders and empty files are not."""
+    if isinstance(value, UploadFile):
+        return value.size != 0
+    return isinstance(value, str) and value.strip()[:_TELLING].lower() not in PLACEHOLDERS
+
+
+class InputImages:
+    """Reads what was sent for a picture. Belongs to one application and its event loop."""
+
+    def __init__(self, outputs: OutputStore, fetch: Fetch, limits: ImageLimits) -> None:
+        self._outputs = outputs
+        self._fetch = fetch
+        self._limits = limits
+        self._decoding = CapacityLimiter(1)  # Large pictures one after the other, or the memory for them adds up.
+
+    async def read(self, loc: Location, value: SentImage) -> NDArray[np.uint8] | None:
+        """The pixels as ``decode_image`` gives them; ``None`` where nothing was meant as a picture.
+
+        Raises ``RefusedField`` naming ``loc`` for a picture that cannot be had or read, or is too large or too small.
+        """
+        if value is None or not holds_image(value):
+            return None
+        try:
+            data = await self._data_of(value)
+            return await to_thread.run_sync(decode_image, data, self._limits, limiter=self._decoding)
+        except UnusableImage as error:
+            shown = value.filename if isinstance(value, UploadFile) else value
+            raise RefusedField(loc, str(error), value=shown) from error
+
+    async def read_required(self, loc: Location, value: SentImage) -> NDArray[np.uint8]:
+        """The same for a field that must have a picture."""
+        pixels = await self.read(loc, value)
+        if pixels is None:
+            raise RefusedField(loc, "a picture is required", value=None if isinstance(value, UploadFile) else value)
+        return pixels
+
+    async def _data_of(self, value: UploadFile | str) -> bytes:
+        """The bytes of the file, wherever they are; never more than the limit, give or take one."""
+        if isinstance(value, UploadFile):
+            self._limits.check_bytes(value.size or 0)
+            return await value.read(self._limits.max_bytes + 1)
+        if _WEB.match(value.strip()):
+            return await self._at_address(value.strip())
+        return await to_thread.run_sync(bytes_of_text, value, self._limits)
+
+    async def _at_address(self, url: str) -> bytes:
+        """This server's own pictures come from its disk, so that it need not reach itself under its public name."""
+        from fooocusapi.fetch import FetchFailed
+
+        own = await to_thread.run_sync(self._outputs.find_by_url, url)
+        if own is not None:
+            return await to_thread.run_sync(_stored, own, self._limits)
+        try:
+            return await self._fetch(url)
+        except FetchFailed as error:
+            raise UnusableImage(str(error)) from error
+
+
+def input_images(settings: Settings, outputs: OutputStore) -> InputImages:
+    """The reader that the settings describe, on the real network. Reads certificates: call it from a thread."""
+    from fooocusapi.fetch import Fetcher, FetchLimits, GuardedTransport, network_transports
+
+    connect = network_transports()
+    limits = FetchLimits(settings.max_input_bytes, settings.fetch_timeout_s, settings.max_fetch_redirects)
+
+    def guarded() -> GuardedTransport:
+        return GuardedTransport(connect(), allow_private=settings.fetch_private, own_url=settings.public_url)
+
+    return InputImages(
+        outputs, Fetcher(limits, guarded).fetch, ImageLimits(settings.max_input_bytes, settings.max_input_pixels)
+    )
+
+
+def bytes_of_text(text: str, limits: ImageLimits) -> bytes:
+    """The file that a text holds. Raises ``UnusableImage``.
+
+    Base64 of either alphabet, with or without ``data:...,`` in front, line breaks and padding; or the bytes themselves,
+    as a form's text part carries them.
+    """
+    raw = _raw(text)
+    if raw is not None:
+        return raw
+    text = text.strip()
+    if _OTHER_SCHEME.match(text):
+        raise UnusableImage("only http:// and https:// addresses are fetched")
+    prefix = _DATA_URI.match(text)
+    start = prefix.end() if prefix else 0
+    limits.check_bytes((len(text) - start) * 3 // 4 - len("=="))
+    return _from_base64(text[start:])
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        packed = text.encode("ascii").translate(_URL_SAFE, _BLANKS).rstrip(b"=")
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise UnusableImage("is neither base64 nor an address that begins with http:// or https://") from error
+
+
+def _raw(text: str) -> bytes | None:
+    """The bytes that a form's text part shows as one character each; they have zeros early on, which no text has."""
+    if not text.startswith(_SIGNATURES) or "\0" not in text[:_SIGNIFICANT]:
+        return None
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+def _stored(path: Path, limits: ImageLimits) -> bytes:
+    try:
+        limits.check_bytes(path.stat().st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableImage("the picture is not there any more") from error
