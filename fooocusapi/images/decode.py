@@ -6,6 +6,7 @@ The imaging library and numpy are imported on use, because the server's port mus
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,15 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 MIN_SIDE_PX = 8
 """One latent cell; a smaller picture is a placeholder."""
 
+MAX_JPEG_SCANS = 100
+"""Passes over a JPEG; encoders make about ten. Each costs the time of the whole picture, and few bytes."""
+
 _ORIENTATION_TAG = 0x0112
 _TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 322, 323
 _ROWS_AT_ONCE = 256
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+"""What begins a segment: neither data of a scan, in which a zero follows 0xff, nor a restart, nor filling."""
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
 class UnusableImage(Exception):
@@ -64,6 +71,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     with picture:
         limits.check_size(picture.width, picture.height)
         _check_tiles(picture, limits)
+        if picture.format in ("JPEG", "MPO"):
+            _check_scans(data)
         _load(picture)
         return _pixels_of(_upright(picture, _in_colours(picture)))
 
@@ -88,6 +97,16 @@ def _check_tiles(picture: Image, limits: ImageLimits) -> None:
         raise UnusableImage(f"the picture's tiles have more than {limits.max_pixels} pixels")
 
 
+def _check_scans(data: bytes) -> None:
+    """Segments are stepped over by their lengths: thumbnails, and what phones put behind the end, do not count."""
+    position, scans = len(_JPEG_END), 0
+    while (marker := _JPEG_MARKER.search(data, position)) is not None and marker[0] != _JPEG_END:
+        scans += marker[0] == _JPEG_SCAN
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    if scans > MAX_JPEG_SCANS:
+        raise UnusableImage(f"the picture has {scans} scans, at most {MAX_JPEG_SCANS} are allowed")
+
+
 def _load(picture: Image) -> None:
     try:
         picture.load()
@@ -99,7 +118,8 @@ def _in_colours(picture: Image) -> Image:
     """``picture`` as RGB, or as RGBA where it has transparency of any kind."""
     if picture.mode.startswith("I"):
         picture = _in_eight_bits(picture)
-    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _in_eight_bits(picture: Image) -> Image:

@@ -299,6 +299,25 @@ def test_a_header_that_promises_too_much_is_enough(side: int) -> None:
     assert f"at most {LIMITS.max_pixels}" in refusal(data)
 
 
+@pytest.mark.parametrize("more", [80, 200])
+def test_scans_without_end(more: int) -> None:
+    """The last scan of a progressive file over and over: a few bytes each, and a pass over the picture."""
+    plain = file_of(Image.fromarray(rgb()), "JPEG", progressive=True)
+    last = plain.rindex(b"\xff\xda")
+    data = plain[:last] + plain[last:-2] * more + plain[-2:]
+    if more > 100:
+        assert "scans, at most 100" in refusal(data)
+    else:
+        assert decode_image(data, LIMITS).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_scans_of_thumbnails_and_behind_the_end_do_not_count() -> None:
+    scans = b"\xff\xda\0\x02" * 500
+    plain = FILES["JPEG"]
+    comment = b"\xff\xfe" + struct.pack(">H", len(scans) + 2) + scans
+    assert np.array_equal(decode_image(plain[:2] + comment + plain[2:] + scans, LIMITS), decode_image(plain, LIMITS))
+
+
 def test_tiles_count_as_well() -> None:
     # Width, height, bits, deflate, black is zero, one channel; tiles of 20000 x 20000 with nothing in them.
     tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: 20_000, 323: 20_000, 324: 0, 325: 0}
