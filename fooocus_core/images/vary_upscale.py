@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from fooocus_core.images.pixels import Picture
 from fooocus_core.images.resizing import Enlarge, area_class, fitted, lanczos
@@ -10,6 +12,28 @@ from fooocus_core.images.resizing import Enlarge, area_class, fitted, lanczos
 SMALLEST_CLASS, LARGEST_VARIED_CLASS = 1024, 2048
 LARGEST_REFINED_CLASS = 2800
 """Above this area class an enlarged picture is not diffused once more."""
+
+
+REFINING_DENOISE = 0.382
+
+
+@dataclass(frozen=True)
+class Method:
+    """``denoise``: how much of the picture is made anew. ``factor``: how much larger it gets; ``None``: a variation."""
+
+    denoise: float
+    factor: float | None = None
+    fast: bool = False
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "Vary (Subtle)": Method(0.5),
+    "Vary (Strong)": Method(0.85),
+    "Upscale (1.5x)": Method(REFINING_DENOISE, 1.5),
+    "Upscale (2x)": Method(REFINING_DENOISE, 2.0),
+    "Upscale (Fast 2x)": Method(REFINING_DENOISE, 2.0, fast=True),
+}
+"""The methods that say all of themselves, by the names clients send. ``Upscale (Custom)`` brings its own factor."""
 
 
 @dataclass(frozen=True)

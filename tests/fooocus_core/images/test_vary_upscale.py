@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fooocus_core.images.vary_upscale import upscaled, varied_start
+from fooocus_core.images.vary_upscale import METHODS, upscaled, varied_start
 
 Bytes = NDArray[np.uint8]
 
@@ -26,7 +26,7 @@ def plain(height: int, width: int) -> Bytes:
         ((256, 320), (896, 1088)),
         ((1001, 1003), (1001, 1003)),
         ((1180, 1180), (1180, 1180)),
-        ((3000, 3000), (2048, 2048)),
+        ((2100, 2100), (2048, 2048)),
     ],
     ids=["enlarged", "of the class", "between the classes", "reduced"],
 )
@@ -52,3 +52,10 @@ def test_an_upscale_has_the_size_asked_for(
     result = upscaled(plain(*size), factor, unchanged, fast=fast)
     assert result.picture.shape == (*expected, 3)
     assert result.refine is refine
+
+
+def test_methods_differ_in_what_they_make_anew() -> None:
+    subtle, strong = METHODS["Vary (Subtle)"], METHODS["Vary (Strong)"]
+    assert (subtle.denoise, strong.denoise) == (0.5, 0.85)
+    assert {method.factor for name, method in METHODS.items() if name.startswith("Vary")} == {None}
+    assert [name for name, method in METHODS.items() if method.fast] == ["Upscale (Fast 2x)"]
