@@ -19,5 +19,7 @@ def golden_json(relative: str) -> Any:
 
 def golden_tensors(relative: str) -> dict[str, Any]:
     """One tensor file of the golden folder; stored float16 weights become float32 as its README says."""
-    return {name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(GOLDEN_DIR / relative).items()}
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(GOLDEN_DIR / relative).items()
+    }
