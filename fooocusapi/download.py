@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -79,7 +79,7 @@ class Downloader:
         self._patience = patience or Patience()
         self._free_bytes = free_bytes
 
-    def __call__(self, file: ModelFile, folder: Path) -> Iterator[Fetched]:
+    def __call__(self, file: ModelFile, folder: Path) -> Generator[Fetched, None, None]:
         """See ``fooocus_core.model_files.supply.Fetch``. A file that is there stays as it is.
 
         Raises ``DownloadFailed``.

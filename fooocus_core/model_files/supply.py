@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -34,10 +35,10 @@ class Fetched(NamedTuple):
 class Fetch(Protocol):
     """What the core asks of ``fooocusapi.download.Downloader``."""
 
-    def __call__(self, file: ModelFile, folder: Path) -> Iterator[Fetched]:
+    def __call__(self, file: ModelFile, folder: Path) -> Generator[Fetched, None, None]:
         """Puts ``file`` into ``folder``, whole or not at all, telling how far it is after every piece.
 
-        Raises ``DownloadFailed``. What was fetched before the iterator is closed is kept for the next time.
+        Raises ``DownloadFailed``. What was fetched before the generator is closed is kept for the next time.
         """
         ...
 
@@ -101,13 +102,14 @@ class Supply:
             return
         log.info("fetching %s/%s from %s", file.folder, file.name, file.url)
         told = ""
-        for fetched in self.fetching.fetch(file, self.fetching.shelves.folders(file.folder)[0]):
-            if cancel():
-                raise Interrupted("stopped on request")
-            text = f"Downloading {file.name}: {_share(fetched)} ..."
-            if text != told:
-                yield Progress(0.0, text)
-                told = text
+        with closing(self.fetching.fetch(file, self.fetching.shelves.folders(file.folder)[0])) as steps:
+            for fetched in steps:
+                if cancel():
+                    raise Interrupted("stopped on request")
+                text = f"Downloading {file.name}: {_share(fetched)} ..."
+                if text != told:
+                    yield Progress(0.0, text)
+                    told = text
 
 
 class _Missing(NamedTuple):

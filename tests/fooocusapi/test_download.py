@@ -132,7 +132,7 @@ def test_leaving_in_the_middle_keeps_what_came(fetch: Fetching, client: httpx.Cl
     steps = Downloader(client, patience=PATIENCE)(file, fetch.folder)
     next(steps)
     next(steps)
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     assert fetch.left[f"{NAME}.part"] == CONTENT[: len(fetch.left[f"{NAME}.part"])]
     assert NAME not in fetch.left
     fetch(digest=SHA256)

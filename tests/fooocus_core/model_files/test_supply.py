@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Store:
         self.fetched: list[str] = []
         self.makes_files = True
 
-    def __call__(self, file: ModelFile, folder: Path) -> Iterator[Fetched]:
+    def __call__(self, file: ModelFile, folder: Path) -> Generator[Fetched, None, None]:
         yield Fetched(0, 4_000_000)
         yield Fetched(1_000_000, 4_000_000)
         yield Fetched(1_010_000, 4_000_000)
@@ -157,7 +157,7 @@ def test_a_download_can_be_stopped(store: Store) -> None:
 
 
 def test_a_failed_download_fails_the_stage(store: Store) -> None:
-    def failing(file: ModelFile, folder: Path) -> Iterator[Fetched]:
+    def failing(file: ModelFile, folder: Path) -> Generator[Fetched, None, None]:
         yield Fetched(0, None)
         raise DownloadFailed(file.name, "nobody there")
 
