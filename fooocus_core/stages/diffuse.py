@@ -91,7 +91,7 @@ def run_diffuse(
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
         pixels = model.enlarged(_decoder(stage, networks)(latents), stage.width_px, stage.height_px)
-        yield ImageFinished(index, task.seed, pixels, _described(stage, task, networks, models))
+        yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models))
 
 
 def without_foreign_lora(stage: Diffuse, model: LoadedModel) -> Diffuse:
@@ -211,9 +211,9 @@ def _decoder(stage: Diffuse, networks: Networks) -> Callable[[Tensor], Tensor]:
     return refiner.decoded
 
 
-def _described(stage: Diffuse, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:
+def _described(stage: Diffuse, output: Output, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:
     refiner_hash = "" if networks.refiner is None else networks.refiner.checkpoint_hash
-    record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash)
+    record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash, output.created_by)
     return replace(record, refiner_hash=refiner_hash)
 
 

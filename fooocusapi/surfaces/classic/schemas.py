@@ -307,7 +307,7 @@ class CommonRequest(LenientModel):
     prompt: Text | None = asked(
         "",
         "What the picture shows. The first line is the main prompt, further lines add to it. Understands "
-        "`<lora:name:weight>`, `__wildcard__` and `[[one,two]]`.",
+        "`(emphasis:1.2)`, `<lora:name:weight>`, `embedding:name`, `__wildcard__` and `[[one,two]]`.",
         example="a red apple on a wooden table",
     )
     negative_prompt: Text | None = asked("", "What the picture should not show.", example="blurry")

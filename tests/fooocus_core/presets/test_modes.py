@@ -106,7 +106,7 @@ def test_exactly_these_fields_are_forced(name: Any) -> None:
     sampler, scheduler = SOLVERS[name]
     expected = {**FORCED, "sampler": sampler, "scheduler": scheduler}
     assert {field: forced[field] for field in expected} == expected
-    decided = {*expected, "performance", "performance_lora", "steps"}
+    decided = {*expected, "performance", "performance_lora", "steps", "switch_step"}
     assert {field: value for field, value in forced.items() if field not in decided} == {
         field: value for field, value in free.items() if field not in decided
     }
