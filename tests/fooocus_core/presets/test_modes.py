@@ -46,6 +46,7 @@ EVERYTHING = GenerationRequest(
     seed_increment=False,
     checkpoint="base.safetensors",
     refiner_switch=0.6,
+    refiner_swap="separate",
     vae="vae.safetensors",
     loras=(Lora("ink.safetensors", -0.5),),
     clip_skip=5,
