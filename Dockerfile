@@ -17,6 +17,8 @@ RUN uv venv && uv pip install --no-cache -r pyproject.toml -c constraints.txt
 COPY --chown=fooocus main.py ./
 COPY --chown=fooocus fooocus_core fooocus_core
 COPY --chown=fooocus fooocusapi fooocusapi
+# Made here, by the user of the server: Docker would make them as root, and nothing could be written.
+RUN mkdir models outputs styles wildcards presets
 VOLUME ["/app/models", "/app/outputs"]
 EXPOSE 8888
 HEALTHCHECK --interval=10s --start-period=5s CMD [".venv/bin/python", "-c", \
