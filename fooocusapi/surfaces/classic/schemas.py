@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from fooocus_core.presets.sizes import ASPECT_RATIOS
 from fooocus_core.resolve import MAX_IMAGES, MAX_SEED
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
@@ -319,7 +320,8 @@ class CommonRequest(LenientModel):
     performance_selection: PerformanceSelection | None = asked("Speed", "Steps: 60 for Quality, 30, 8, 4 and 4.")
     aspect_ratios_selection: Text | None = asked(
         "1152*896",
-        "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood.",
+        "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood. Any size "
+        f"will do; the usual ones are {', '.join(ASPECT_RATIOS)}.",
         max_length=MAX_NAME_CHARS,
     )
     image_number: int | None = asked(
