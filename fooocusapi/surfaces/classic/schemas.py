@@ -185,7 +185,7 @@ class AdvancedParams(LenientModel):
     )
     overwrite_switch: float | None = asked(
         -1,
-        "Where the refiner takes over: a share of the steps below 1, a step number from 1 on, up to 200; -1: off.",
+        "Where the refiner takes over: a share of the steps below 1, a step number from 1 to 200; 0 and less: off.",
         ge=-1,
         le=200,
     )
@@ -317,7 +317,11 @@ class CommonRequest(LenientModel):
         f"Styles by name, in order, at most {MAX_STYLES}; `[]` is none. Unknown names are left out.",
         max_length=MAX_STYLES,
     )
-    performance_selection: PerformanceSelection | None = asked("Speed", "Steps: 60 for Quality, 30, 8, 4 and 4.")
+    performance_selection: PerformanceSelection | None = asked(
+        "Speed",
+        "How many steps: Quality 60, Speed 30, Extreme Speed 8, Lightning 4, Hyper-SD 4. The last three put a LoRA of "
+        "their own on the checkpoint and set the sampler and the guidance that fit it.",
+    )
     aspect_ratios_selection: Text | None = asked(
         "1152*896",
         "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood. Any size "
