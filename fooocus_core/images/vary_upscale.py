@@ -28,5 +28,6 @@ def upscaled(picture: Picture, factor: float, enlarge: Enlarge, *, fast: bool) -
 
     A ``fast`` upscale ends here, and so does one too large to be diffused.
     """
-    size = upscaled_size(*picture.shape[:2], factor, fast=fast)
+    height, width = picture.shape[:2]
+    size = upscaled_size(height, width, factor, fast=fast)
     return Upscaled(lanczos(enlarge(picture), size.width_px, size.height_px), size.refine)
