@@ -12,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fooocus_core.errors import MissingPicture
+from fooocus_core.errors import MissingPicture, UnreadableModel
 from fooocus_core.events import Cancelled, Event, Failed, Finished, ImageFinished
 from fooocus_core.images import methods
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.library import BUNDLED_UPSCALER, POCKET_NAME
 from fooocus_core.models.autoencoder import AutoencoderShape
+from fooocus_core.models.checkpoint import open_checkpoint
+from fooocus_core.models.loaded import UPSCALER_FILE
 from fooocus_core.plan import Models, Output, Plan, Sampling, StartPicture
 from fooocus_core.presets.sizes import Size
 from fooocus_core.stages.picture_latents import Draw
@@ -177,3 +179,19 @@ def test_an_enlargement_can_be_stopped(studio: Studio) -> None:
     *_, ending = studio.engine.run(plan(studio, FAST, 1024), cancel)
     assert isinstance(ending, Cancelled)
     assert len(asked) == 1
+
+
+def test_the_published_network_enlarges_if_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "upscale_models").mkdir()
+    path = tmp_path / "upscale_models" / UPSCALER_FILE
+    models = Studio(tmp_path).engine.models
+    name, bundled = models.picture_upscaler()
+    assert name == BUNDLED_UPSCALER.name
+    torch.save(dict(open_checkpoint(BUNDLED_UPSCALER).tensors), path)
+    name, published = models.picture_upscaler()
+    assert name == UPSCALER_FILE
+    assert published is not bundled
+    assert models.picture_upscaler()[1] is published
+    path.write_bytes(b"broken")
+    with pytest.raises(UnreadableModel, match=UPSCALER_FILE):
+        models.picture_upscaler()
