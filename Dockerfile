@@ -14,9 +14,11 @@ RUN pip install --no-cache-dir uv && useradd --create-home --uid 1000 fooocus &&
 USER fooocus
 COPY --chown=fooocus pyproject.toml constraints.txt ./
 RUN uv venv && uv pip install --no-cache -r pyproject.toml -c constraints.txt
-COPY --chown=fooocus main.py ./
+COPY --chown=fooocus main.py LICENSE ./
 COPY --chown=fooocus fooocus_core fooocus_core
 COPY --chown=fooocus fooocusapi fooocusapi
+# Made here, by the user of the server: Docker would make them as root, and nothing could be written.
+RUN mkdir models outputs styles wildcards presets
 VOLUME ["/app/models", "/app/outputs"]
 EXPOSE 8888
 HEALTHCHECK --interval=10s --start-period=5s CMD [".venv/bin/python", "-c", \

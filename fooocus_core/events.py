@@ -76,8 +76,4 @@ class Cancelled:
 
 Event = Started | Progress | ImageFinished | Finished | Failed | Cancelled
 Ending = Finished | Failed | Cancelled
-
-
-def is_ending(event: Event) -> bool:
-    """Whether nothing can follow ``event``."""
-    return isinstance(event, (Finished, Failed, Cancelled))
+"""What nothing can follow."""

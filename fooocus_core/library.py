@@ -69,9 +69,6 @@ class Library:
     def lora_names(self) -> list[str]:
         return self.names("loras")
 
-    def vae_names(self) -> list[str]:
-        return self.names("vae")
-
     def find(self, kind: ModelKind, name: str) -> str | None:
         """The listed name that ``name`` stands for: the name itself with either separator, or a file's stem."""
         return _among(self._listed(kind), name)
@@ -163,11 +160,6 @@ class FileHashes:
             temporary.replace(self._cache)
         except OSError as error:
             log.warning("hashes cannot be kept: %s", error.strerror)
-
-
-def file_sha256(path: Path, cache: Path) -> str:
-    """One file's SHA-256, remembered in the text file ``cache``."""
-    return FileHashes(cache).sha256(path)
 
 
 def _read_cache(cache: Path) -> Iterator[tuple[str, _Hashed]]:

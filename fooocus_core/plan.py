@@ -145,6 +145,8 @@ class Output:
     save_name: str = ""
     """The stem of the file names; empty: the job's own identifier."""
     preview: bool = True
+    created_by: str = ""
+    """A name for the metadata; empty: none."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def resolve_request(
     checkpoint = choose_checkpoint(request.checkpoint, preset, library)
     sampling = _sampling(request, preset, mode, mode_steps)
     switch = _refiner_switch(request, preset, mode)
-    overwritten_switch = _overwritten_switch(request, sampling.steps)
+    overwritten_switch = _overwritten_switch(request, preset, sampling.steps)
     stage = Diffuse(
         models=_models(request, preset, mode, checkpoint, library),
         prompts=_prompts(request, preset, max_prompt_characters),
@@ -238,9 +238,9 @@ def _refiner_switch(request: GenerationRequest, preset: Preset, mode: Mode) -> f
     return DISTILLED_REFINER_SWITCH if mode.is_distilled else switch
 
 
-def _overwritten_switch(request: GenerationRequest, steps: int) -> int | None:
+def _overwritten_switch(request: GenerationRequest, preset: Preset, steps: int) -> int | None:
     """The step that was asked for in place of the share, at least the first."""
-    asked = _number("overwrite_switch", request.overwrite_switch, -1.0, -1.0, MAX_STEPS)
+    asked = _number("overwrite_switch", request.overwrite_switch, preset.overwrite_switch or -1.0, -1.0, MAX_STEPS)
     if asked <= 0:
         return None
     return max(1, round(asked * steps)) if asked < 1 else int(asked)
@@ -321,6 +321,7 @@ def _output(request: GenerationRequest, preset: Preset) -> Output:
         ),
         save_name=request.save_name,
         preview=request.preview,
+        created_by=preset.created_by,
     )
 
 

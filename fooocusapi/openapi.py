@@ -98,6 +98,7 @@ def preset_defaults(preset: Preset) -> dict[str, dict[str, Any]]:
             "sampler_name": preset.sampler,
             "scheduler_name": preset.scheduler,
             "overwrite_step": preset.overwrite_steps or -1,
+            "overwrite_switch": preset.overwrite_switch or -1,
             "vae_name": preset.vae or "Default (model)",
         },
     }

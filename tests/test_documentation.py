@@ -28,6 +28,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8888"
+SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic"]
 
 
 def read(page: str) -> str:
@@ -73,6 +74,30 @@ def test_every_foreign_flag_is_told(flag: str) -> None:
 def test_every_key_of_fooocus_is_told() -> None:
     assert not [key for key in PATH_KEYS if f"`{key}`" not in read("configuration.md")]
     assert not [key for key in (*TEXT_KEYS, *OTHER_KEYS) if f"`{key}`" not in read("models.md")]
+
+
+def parts(folder: str) -> set[str]:
+    """The modules of a package and, with a slash behind, its folders."""
+    inside = [path for path in (ROOT / folder).iterdir() if not path.name.startswith("__")]
+    return {path.stem for path in inside if path.suffix == ".py"} | {
+        f"{path.name}/" for path in inside if path.is_dir()
+    }
+
+
+@pytest.mark.parametrize("folder", ["fooocus_core", *(f"fooocusapi/{folder}" for folder in SERVER_FOLDERS)])
+def test_every_part_of_the_house_is_drawn(folder: str) -> None:
+    page = CODE_BLOCK.sub("", read("architecture.md"))
+    assert not {part for part in parts(folder) if f"`{part}`" not in page}
+
+
+def test_no_part_is_drawn_that_is_gone() -> None:
+    """Whatever the two tables of parts name is there."""
+    known = {part for folder in SERVER_FOLDERS for part in parts(f"fooocusapi/{folder}")} | parts("fooocus_core")
+    _, core, server = read("architecture.md").split("\n## fooocus")
+    rows = [row for section in (core, server) for row in section.splitlines() if row.startswith("| ")]
+    drawn = {name for row in rows for name in re.findall(r"`([a-z_]+/?)`", row)}
+    assert len(drawn) > 40
+    assert not drawn - known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -169,7 +169,9 @@ class EightBit:
     def added(self, weight: Tensor) -> Tensor:
         _require_shape(self.values, weight)
         smallest, largest = _like(self.smallest, weight), _like(self.largest, weight)
-        return _like(self.values, weight) / 255.0 * (largest - smallest) + smallest
+        added = _like(self.values, weight) / 255.0 * (largest - smallest) + smallest
+        _require_shape(added, weight)
+        return added
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ TEXT_KEYS: Final = (
     "default_aspect_ratio",
     "default_output_format",
     "default_metadata_scheme",
+    "metadata_created_by",
 )
 OTHER_KEYS: Final = (
     "previous_default_models",
@@ -48,6 +49,7 @@ OTHER_KEYS: Final = (
     "default_cfg_tsnr",
     "default_clip_skip",
     "default_overwrite_step",
+    "default_overwrite_switch",
     "default_styles",
     "default_save_metadata_to_images",
     "checkpoint_downloads",

@@ -81,6 +81,8 @@ class Preset:
     performance: Performance = "Speed"
     overwrite_steps: int | None = None
     """``None``: the mode's own steps."""
+    overwrite_switch: float | None = None
+    """Where a refiner takes over in place of ``refiner_switch``, as a request says it; ``None``: not said."""
     prompt: str = ""
     negative_prompt: str = ""
     styles: tuple[str, ...] = ()
@@ -88,6 +90,8 @@ class Preset:
     image_format: ImageFormat = "png"
     save_metadata: bool = False
     metadata_scheme: MetadataScheme = "fooocus"
+    created_by: str = ""
+    """A name for the metadata of every picture."""
     downloads: tuple[Download, ...] = ()
 
 
@@ -173,6 +177,7 @@ def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
         scheduler=settings.choice("default_scheduler", base.scheduler, SCHEDULER_NAMES),
         performance=settings.choice("default_performance", base.performance, tuple(MODES)),
         overwrite_steps=_overwrite_steps(settings),
+        overwrite_switch=_overwrite_switch(settings),
         prompt=settings.text("default_prompt", base.prompt, is_empty_said=True),
         negative_prompt=settings.text("default_prompt_negative", base.negative_prompt, is_empty_said=True),
         styles=settings.texts("default_styles", base.styles),
@@ -180,6 +185,7 @@ def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
         image_format=settings.choice("default_output_format", base.image_format, get_args(ImageFormat)),
         save_metadata=settings.flag("default_save_metadata_to_images", base.save_metadata),
         metadata_scheme=settings.choice("default_metadata_scheme", base.metadata_scheme, get_args(MetadataScheme)),
+        created_by=settings.text("metadata_created_by", base.created_by),
         downloads=_downloads(settings),
     )
 
@@ -310,6 +316,11 @@ def _lora(slot: object, lowest: float, highest: float) -> Lora | None:
 def _overwrite_steps(settings: _Settings) -> int | None:
     steps = settings.whole("default_overwrite_step", -1, -1, 200)
     return steps if steps > 0 else None
+
+
+def _overwrite_switch(settings: _Settings) -> float | None:
+    switch = settings.number("default_overwrite_switch", -1.0, -1.0, 200.0)
+    return switch if switch > 0 else None
 
 
 def _size(settings: _Settings, default: Size) -> Size:

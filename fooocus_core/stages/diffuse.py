@@ -106,7 +106,7 @@ def run_diffuse(
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
         pixels = model.enlarged(_decoder(stage, networks)(latents), stage.width_px, stage.height_px)
-        record = replace(_described(stage, task, networks, models), upscaler=start.upscaler)
+        record = replace(_described(stage, output, task, networks, models), upscaler=start.upscaler)
         yield ImageFinished(index, task.seed, pixels, record)
 
 
@@ -264,9 +264,9 @@ def _decoder(stage: Diffuse, networks: Networks) -> Callable[[Tensor], Tensor]:
     return autoencoder.decode_tiled if is_upscale else autoencoder.decode_or_tiled
 
 
-def _described(stage: Diffuse, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:
+def _described(stage: Diffuse, output: Output, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:
     refiner_hash = "" if networks.refiner is None else networks.refiner.checkpoint_hash
-    record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash)
+    record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash, output.created_by)
     return replace(record, refiner_hash=refiner_hash)
 
 

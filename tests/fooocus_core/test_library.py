@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fooocus_core.errors import UnknownModel
-from fooocus_core.library import POCKET_NAME, FileHashes, Library, file_sha256
+from fooocus_core.library import POCKET_NAME, FileHashes, Library
 
 
 def library(tmp_path: Path, *files: str) -> Library:
@@ -76,34 +76,34 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
     file, cache = tmp_path / "a.safetensors", tmp_path / "cache" / "hash_cache.txt"
     file.write_bytes(b"one")
     expected = hashlib.sha256(b"one").hexdigest()
-    assert file_sha256(file, cache) == expected
+    assert FileHashes(cache).sha256(file) == expected
     remembered = cache.read_text()
     assert expected in remembered
     assert FileHashes(cache).short(file) == expected[:10]
     file.write_bytes(b"other")
-    assert file_sha256(file, cache) == hashlib.sha256(b"other").hexdigest()
+    assert FileHashes(cache).sha256(file) == hashlib.sha256(b"other").hexdigest()
 
 
 def test_the_cache_is_believed(tmp_path: Path) -> None:
     file, cache = tmp_path / "a.safetensors", tmp_path / "hash_cache.txt"
     file.write_bytes(b"one")
-    true = file_sha256(file, cache)
+    true = FileHashes(cache).sha256(file)
     cache.write_text(cache.read_text().replace(true, "f" * 64))
-    assert file_sha256(file, cache) == "f" * 64
+    assert FileHashes(cache).sha256(file) == "f" * 64
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"not json\n[]\n{}\n{\"a\": 1}\n5\nnull\n", b"{" * 100])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'not json\n[]\n{}\n{"a": 1}\n5\nnull\n', b"{" * 100])
 def test_a_broken_cache_is_replaced(tmp_path: Path, content: bytes) -> None:
     file, cache = tmp_path / "a.safetensors", tmp_path / "hash_cache.txt"
     file.write_bytes(b"one")
     cache.write_bytes(content)
-    assert file_sha256(file, cache) == hashlib.sha256(b"one").hexdigest()
+    assert FileHashes(cache).sha256(file) == hashlib.sha256(b"one").hexdigest()
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"one")
-    assert file_sha256(file, file / "cache.txt") == hashlib.sha256(b"one").hexdigest()
+    assert FileHashes(file / "cache.txt").sha256(file) == hashlib.sha256(b"one").hexdigest()
 
 
 def test_no_torch_for_a_listing() -> None:

@@ -173,6 +173,13 @@ def test_the_step_of_the_switch(asked: dict[str, Any], step: int) -> None:
     assert _stage(**asked).switch_step == step
 
 
+@pytest.mark.parametrize(("asked", "step"), [(None, 7), (3.0, 3), (-1.0, 15), (0.0, 15)])
+def test_a_preset_may_say_the_step_of_the_switch(asked: float | None, step: int) -> None:
+    preset = dataclasses.replace(PRESET, overwrite_switch=7.0)
+    plan = resolve_request(GenerationRequest(overwrite_switch=asked), preset, SHELF, lambda: 42)
+    assert plan.stages[0].switch_step == step
+
+
 def test_how_a_refiner_takes_over() -> None:
     assert _stage().refiner_swap == "joint"
     assert _stage(refiner_swap="vae").refiner_swap == "vae"
@@ -265,8 +272,13 @@ def test_output() -> None:
     output = _plan(
         image_format="webp", save_metadata=True, metadata_scheme="a1111", save_name="x", preview=False
     ).output
-    assert dataclasses.astuple(output) == ("webp", True, "a1111", "x", False)
+    assert dataclasses.astuple(output) == ("webp", True, "a1111", "x", False, "")
     assert _plan().output.save_metadata is False
+
+
+def test_the_configured_author_is_told() -> None:
+    plan = resolve_request(GenerationRequest(), dataclasses.replace(PRESET, created_by="Ada"), SHELF, lambda: 42)
+    assert plan.output.created_by == "Ada"
 
 
 REQUESTS = st.builds(

@@ -16,12 +16,12 @@ import numpy as np
 from fooocus_core.events import (
     Cancelled,
     CancelToken,
+    Ending,
     Event,
     Finished,
     ImageFinished,
     Progress,
     Started,
-    is_ending,
 )
 from fooocus_core.metadata.record import ImageRecord
 from fooocus_core.plan import Diffuse, Models, Output, Plan, Prompts
@@ -157,7 +157,7 @@ class HandEngine:
                 self._wants.put(None)
                 yield Cancelled()
                 return
-            if is_ending(event):
+            if isinstance(event, Ending):
                 yield event
                 return
             yield event
@@ -172,5 +172,5 @@ class HandEngine:
     def play(self, event: Event | Exception) -> None:
         """Hand over one event. After an ending or an exception, wait for the job instead: nothing is waited for."""
         self._events.put(event)
-        if not isinstance(event, Exception) and not is_ending(event):
+        if not isinstance(event, Exception) and not isinstance(event, Ending):
             self._wants.get(timeout=PATIENCE_S)

@@ -31,7 +31,7 @@ from tests.fooocusapi.file_server import (
 
 NAME = "x.safetensors"
 PATIENCE = Patience(attempts=3, pause_s=0.01)
-HASTY = Patience(attempts=3, silence_s=0.2, pause_s=0.01)
+HASTY = Patience(attempts=3, silence_s=0.8, pause_s=0.01)
 SIZE = len(CONTENT)
 
 

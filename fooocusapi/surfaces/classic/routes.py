@@ -50,12 +50,17 @@ ONE_PICTURE_TYPE = re.compile(r"image/[\w.+-]+", re.ASCII | re.IGNORECASE)
 
 Responses = dict[int | str, dict[str, Any]]
 
-FORBIDDEN: Responses = {
+EVERYWHERE: Responses = {
     403: {
         "description": "The key in `X-API-KEY` is missing or wrong.",
         "content": {"application/json": {"example": {"detail": "Forbidden"}}},
-    }
+    },
+    503: {
+        "description": "The server could not start, or it ends; a job that waits runs after the restart.",
+        "content": {"application/json": {"example": {"detail": "the server could not start, see its log"}}},
+    },
 }
+TOO_LARGE: Responses = {413: {"description": "The body is longer than the server takes."}}
 INVALID: Responses = {422: {"model": ValidationAnswer, "description": "A field that cannot be taken; it is named."}}
 GENERATED: Responses = {
     200: {
@@ -97,7 +102,7 @@ GENERATED: Responses = {
     500: {"description": "Only with `Accept: image/png`: the job failed (`ERROR`)."},
 }
 
-router = APIRouter(route_class=LenientRoute, dependencies=[Security(api_key_scheme)], responses=FORBIDDEN)
+router = APIRouter(route_class=LenientRoute, dependencies=[Security(api_key_scheme)], responses=EVERYWHERE)
 
 
 # ---------------------------------------------------------------------------------------------------------- generation
@@ -125,7 +130,7 @@ WantsPicture = Annotated[bool, Depends(_wants_picture)]
     operation_id="text2img_generation_v1_generation_text_to_image_post",
     tags=["GenerateV1"],
     response_model=list[GeneratedImageResult] | AsyncJobResponse,
-    responses={**GENERATED, **INVALID},
+    responses={**GENERATED, **INVALID, **TOO_LARGE},
 )
 async def text_to_image(body: CommonRequest, services: OpenServices, wants_picture: WantsPicture) -> Any:
     """Paints pictures from a prompt.

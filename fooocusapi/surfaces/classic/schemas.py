@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from fooocus_core.presets.sizes import ASPECT_RATIOS
 from fooocus_core.resolve import MAX_IMAGES, MAX_SEED
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
@@ -184,7 +185,7 @@ class AdvancedParams(LenientModel):
     )
     overwrite_switch: float | None = asked(
         -1,
-        "Where the refiner takes over: a share of the steps below 1, a step number from 1 on, up to 200; -1: off.",
+        "Where the refiner takes over: a share of the steps below 1, a step number from 1 to 200; 0 and less: off.",
         ge=-1,
         le=200,
     )
@@ -307,7 +308,7 @@ class CommonRequest(LenientModel):
     prompt: Text | None = asked(
         "",
         "What the picture shows. The first line is the main prompt, further lines add to it. Understands "
-        "`<lora:name:weight>`, `__wildcard__` and `[[one,two]]`.",
+        "`(emphasis:1.2)`, `<lora:name:weight>`, `embedding:name`, `__wildcard__` and `[[one,two]]`.",
         example="a red apple on a wooden table",
     )
     negative_prompt: Text | None = asked("", "What the picture should not show.", example="blurry")
@@ -316,10 +317,15 @@ class CommonRequest(LenientModel):
         f"Styles by name, in order, at most {MAX_STYLES}; `[]` is none. Unknown names are left out.",
         max_length=MAX_STYLES,
     )
-    performance_selection: PerformanceSelection | None = asked("Speed", "Steps: 60 for Quality, 30, 8, 4 and 4.")
+    performance_selection: PerformanceSelection | None = asked(
+        "Speed",
+        "How many steps: Quality 60, Speed 30, Extreme Speed 8, Lightning 4, Hyper-SD 4. The last three put a LoRA of "
+        "their own on the checkpoint and set the sampler and the guidance that fit it.",
+    )
     aspect_ratios_selection: Text | None = asked(
         "1152*896",
-        "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood.",
+        "Size as `width*height` in pixels; `x`, a multiplication sign and a label behind it are understood. Any size "
+        f"will do; the usual ones are {', '.join(ASPECT_RATIOS)}.",
         max_length=MAX_NAME_CHARS,
     )
     image_number: int | None = asked(

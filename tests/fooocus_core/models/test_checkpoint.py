@@ -23,7 +23,8 @@ def test_safetensors_with_its_header(tmp_path: Path) -> None:
         "first_stage_model.quant_conv.bias"])
 
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int16, torch.uint8, torch.bool]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int16, torch.uint8,
+          torch.bool]
 
 
 @pytest.mark.parametrize("padding", range(9))

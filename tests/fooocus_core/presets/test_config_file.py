@@ -75,6 +75,15 @@ def test_the_order_of_the_places(folder: Path) -> None:
     assert (initial.sampler, initial.guidance.scale) == ("lcm", 8.0)
 
 
+def test_the_author_and_the_step_of_the_switch(folder: Path) -> None:
+    config = read_config(written(folder, {"metadata_created_by": "Ada", "default_overwrite_switch": 12}))
+    initial = load_preset("initial", (), config)
+    assert (initial.created_by, initial.overwrite_switch) == ("Ada", 12.0)
+    (folder / "mine.json").write_text('{"default_overwrite_switch": -1}', encoding="utf-8")
+    mine = load_preset("mine", [folder], config)
+    assert (mine.created_by, mine.overwrite_switch) == ("Ada", None)
+
+
 def test_variables_are_read_as_python_values() -> None:
     variables = {
         "default_loras": '[[True, "ink.safetensors", 0.5], ["None", 1.0]]',
@@ -102,6 +111,8 @@ def test_variables_are_read_as_python_values() -> None:
         ("default_aspect_ratio", "wide", "a size such as 1152*896"),
         ("default_save_metadata_to_images", 1, "true or false"),
         ("default_loras", {}, "a list of [enabled, name, weight]"),
+        ("default_overwrite_switch", 201, "a number from -1 to 200"),
+        ("metadata_created_by", ["Ada"], "a text"),
         ("default_max_lora_number", 0, "a whole number from 1 to 100"),
     ],
 )

@@ -46,6 +46,7 @@ EVERYTHING = GenerationRequest(
     seed_increment=False,
     checkpoint="base.safetensors",
     refiner_switch=0.6,
+    refiner_swap="separate",
     vae="vae.safetensors",
     loras=(Lora("ink.safetensors", -0.5),),
     clip_skip=5,
@@ -106,7 +107,7 @@ def test_exactly_these_fields_are_forced(name: Any) -> None:
     sampler, scheduler = SOLVERS[name]
     expected = {**FORCED, "sampler": sampler, "scheduler": scheduler}
     assert {field: forced[field] for field in expected} == expected
-    decided = {*expected, "performance", "performance_lora", "steps"}
+    decided = {*expected, "performance", "performance_lora", "steps", "switch_step"}
     assert {field: value for field, value in forced.items() if field not in decided} == {
         field: value for field, value in free.items() if field not in decided
     }

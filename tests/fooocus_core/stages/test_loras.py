@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -109,6 +110,13 @@ def test_a_tag_does_what_the_list_does(
 def test_the_record_tells_files_weights_and_hashes(studio: Studio, paint: str) -> None:
     short = hashlib.sha256((studio.root / "loras" / paint).read_bytes()).hexdigest()[:10]
     assert studio.record(studio.plan(loras=[Lora(paint, 0.25)])).loras == (RecordedLora(paint, 0.25, short),)
+
+
+def test_the_record_tells_the_author(studio: Studio) -> None:
+    plan = studio.plan()
+    assert studio.record(plan).created_by == ""
+    signed = dataclasses.replace(plan, output=dataclasses.replace(plan.output, created_by="Ada"))
+    assert studio.record(signed).created_by == "Ada"
 
 
 # --- files that cannot be used ------------------------------------------------------------------------------------

