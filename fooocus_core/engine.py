@@ -18,6 +18,7 @@ from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
 from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.start import Pictures, no_pictures, run_enlarging
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Engine:
     """``None``: prompts are never expanded."""
     supply: Supply = field(default_factory=Supply)
     """What becomes of files that are not on disk."""
+    pictures: Pictures = no_pictures
+    """Where the pictures are that plans start from."""
 
     def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -58,7 +61,11 @@ class Engine:
             yield Finished()
 
     def _play(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
-        return run_diffuse(stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion)
+        if stage.start is not None and not stage.start.refine:
+            return run_enlarging(stage, self.pictures, self.models, cancel)
+        return run_diffuse(
+            stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, self.pictures
+        )
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""

@@ -5,6 +5,7 @@ The tree::
     CoreError
     ├── InvalidRequest        a field holds a value that cannot be run
     ├── UnknownModel          a named weight file is not in the library
+    ├── MissingPicture        a picture that came with the request is gone
     ├── DownloadFailed        a weight file cannot be fetched
     ├── ModelError
     │   ├── UnreadableModel   the file is broken or unsafe to open
@@ -58,6 +59,13 @@ class UnknownModel(CoreError):
     def published_at(self, name: str, url: str) -> UnknownModel:
         """The same with the file's whole name and where it can be got."""
         return UnknownModel(self.kind, name, self.needed_for, url)
+
+
+class MissingPicture(CoreError):
+    """A picture that a plan starts from is not kept any more, or cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__("the picture that was sent with the request is not there any more")
 
 
 class DownloadFailed(CoreError):

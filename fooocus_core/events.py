@@ -46,12 +46,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class ImageFinished:
-    """One picture is done: uint8 ``[height, width, 3]``, its place in the job (from 0), and what made it."""
+    """One picture is done: uint8 ``[height, width, 3]``, its place in the job (from 0), and what made it.
+
+    ``record`` is ``None`` for a picture that was only enlarged: nothing of a request made it (05, section 2).
+    """
 
     index: int
     seed: int
     pixels: NDArray[np.uint8]
-    record: ImageRecord
+    record: ImageRecord | None
 
 
 @dataclass(frozen=True)

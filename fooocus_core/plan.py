@@ -87,8 +87,27 @@ class FreeU:
 
 
 @dataclass(frozen=True)
+class StartPicture:
+    """The picture that a variation or an upscale starts from (specification 05)."""
+
+    picture: str
+    """The name under which the pictures that come with requests are kept: the hash of what it shows."""
+    method: str
+    """As clients name it."""
+    denoise: float
+    """The share of the noise levels that is walked (above 0, up to 1)."""
+    factor: float | None = None
+    """How much larger the picture gets; ``None``: it is varied."""
+    refine: bool = True
+    """``False``: the enlarged picture itself is the result, and nothing is diffused."""
+
+
+@dataclass(frozen=True)
 class Diffuse:
-    """Text to image (specification 01, 02, 03): ``image_number`` independent runs of one image each."""
+    """Text to image (specification 01, 02, 03), or from a picture to its variation or upscale (05).
+
+    ``image_number`` independent runs of one image each.
+    """
 
     models: Models
     prompts: Prompts
@@ -108,6 +127,8 @@ class Diffuse:
     overwrite_switch: int | None = None
     """What was asked in place of the share, for the metadata."""
     freeu: FreeU | None = None
+    start: StartPicture | None = None
+    """``None``: from nothing but noise."""
     kind: Literal["diffuse"] = "diffuse"
 
 
@@ -167,6 +188,7 @@ def _stage_from_json(values: Mapping[str, Any]) -> Stage:
             "guidance": Guidance(**values["guidance"]),
             "sampling": Sampling(**values["sampling"]),
             "freeu": FreeU(**values["freeu"]) if values.get("freeu") else None,
+            "start": StartPicture(**values["start"]) if values.get("start") else None,
         }
     )
 

@@ -12,8 +12,23 @@ from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performa
 
 
 @dataclass(frozen=True)
+class AskedStart:
+    """A picture that came with the request, and what is to be done with it (specification 05).
+
+    ``picture`` is the name under which it is kept, ``method`` one of ``fooocus_core.images.methods.METHODS``.
+    """
+
+    picture: str
+    width_px: int
+    height_px: int
+    method: str
+    factor: float | None = None
+    """For ``Upscale (Custom)``."""
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
-    """Text-to-image as any dialect can ask for it. Ranges are checked by ``resolve_request``."""
+    """Pictures as any dialect can ask for them. Ranges are checked by ``resolve_request``."""
 
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -46,6 +61,11 @@ class GenerationRequest:
     freeu: FreeU | None = None
     overwrite_steps: int | None = None
     """A positive number replaces the mode's steps."""
+    start: AskedStart | None = None
+    """With one, the size is the picture's."""
+    overwrite_vary_strength: float | None = None
+    """A positive number replaces the method's share of what is made anew; the same for upscales."""
+    overwrite_upscale_strength: float | None = None
     read_wildcards_in_order: bool = False
     image_format: ImageFormat | None = None
     save_metadata: bool | None = None

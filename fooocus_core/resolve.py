@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol, TypeVar, get_args
 
 from fooocus_core.errors import InvalidRequest, UnknownModel
+from fooocus_core.images.methods import CUSTOM, DEFAULT_FACTOR, METHODS, upscaled_size, varied_size
 from fooocus_core.plan import (
     Diffuse,
     FreeU,
@@ -32,13 +33,14 @@ from fooocus_core.plan import (
     Plan,
     Prompts,
     Sampling,
+    StartPicture,
     SwapMethod,
 )
 from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWITCH, MODES, Mode
 from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
-from fooocus_core.presets.sizes import Size, SizeLimits, fit_size
+from fooocus_core.presets.sizes import GRID_PX, Size, SizeLimits, fit_size
 from fooocus_core.prompts.lines import holds_half_a_pair
-from fooocus_core.request import GenerationRequest
+from fooocus_core.request import AskedStart, GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ ModelKind = Literal["checkpoints", "loras", "vae"]
 MAX_SEED: Final = 2**63 - 1
 MAX_IMAGES: Final = 32
 MAX_STEPS: Final = 200
+MAX_FACTOR: Final = 5.0
 MAX_FREEU_FACTOR: Final = 100
 """Far beyond any use; more would leave half precision's range."""
 MAX_PROMPT_CHARACTERS: Final = 20_000
@@ -77,16 +80,17 @@ def resolve_request(
     limits: SizeLimits | None = None,
     max_prompt_characters: int = MAX_PROMPT_CHARACTERS,
 ) -> Plan:
-    """The complete plan of a text-to-image request.
+    """The complete plan of a request.
 
     ``draw_seed`` is asked for a number in 0 ... 2**63 - 1 when the request brings none of its own. Raises
     ``InvalidRequest`` for a value outside its range or set, ``UnknownModel`` when there is no checkpoint at all.
     """
     performance = _choice("performance", request.performance, preset.performance, tuple(MODES))
     mode = MODES[performance]
-    size = _size(request, preset, limits or SizeLimits())
+    start, size = _start_and_size(request, preset, limits or SizeLimits())
+    mode_steps = mode.steps if start is None or start.factor is None else mode.upscale_steps
     checkpoint = choose_checkpoint(request.checkpoint, preset, library)
-    sampling = _sampling(request, preset, mode)
+    sampling = _sampling(request, preset, mode, mode_steps)
     switch = _refiner_switch(request, preset, mode)
     overwritten_switch = _overwritten_switch(request, preset, sampling.steps)
     stage = Diffuse(
@@ -95,7 +99,7 @@ def resolve_request(
         width_px=size.width_px,
         height_px=size.height_px,
         seed=choose_seed(request.seed, draw_seed),
-        image_number=_whole("image_number", request.image_number, 1, 1, MAX_IMAGES),
+        image_number=_image_number(request, start),
         seed_increment=request.seed_increment,
         performance=performance,
         guidance=_guidance(request, preset, mode),
@@ -103,9 +107,10 @@ def resolve_request(
         refiner_switch=switch,
         refiner_swap=_choice("refiner_swap", request.refiner_swap, "joint", get_args(SwapMethod)),
         # The share is one of the mode's own steps, whatever replaces those (specification 01, section 2, step 9).
-        switch_step=overwritten_switch or round(mode.steps * switch),
+        switch_step=overwritten_switch or round(mode_steps * switch),
         overwrite_switch=overwritten_switch,
         freeu=_freeu(request.freeu),
+        start=start,
     )
     return Plan(stages=(stage,), output=_output(request, preset))
 
@@ -217,12 +222,12 @@ def _guidance(request: GenerationRequest, preset: Preset, mode: Mode) -> Guidanc
     return DISTILLED_GUIDANCE if mode.is_distilled else guidance
 
 
-def _sampling(request: GenerationRequest, preset: Preset, mode: Mode) -> Sampling:
+def _sampling(request: GenerationRequest, preset: Preset, mode: Mode, mode_steps: int) -> Sampling:
     """Names are checked even where the mode overrules them, so that a wrong one never passes unseen."""
     sampler = _choice("sampler", request.sampler, preset.sampler, SAMPLER_NAMES)
     scheduler = _choice("scheduler", request.scheduler, preset.scheduler, SCHEDULER_NAMES)
     overwrite = _whole("overwrite_steps", request.overwrite_steps, preset.overwrite_steps or -1, -1, MAX_STEPS)
-    steps = overwrite if overwrite > 0 else mode.steps
+    steps = overwrite if overwrite > 0 else mode_steps
     if mode.forced_sampling is not None:
         return Sampling(mode.forced_sampling.sampler, mode.forced_sampling.scheduler, steps)
     return Sampling(sampler, scheduler, steps)
@@ -247,6 +252,58 @@ def _freeu(asked: FreeU | None) -> FreeU | None:
     factors = dataclasses.asdict(asked)
     limit = float(MAX_FREEU_FACTOR)
     return FreeU(**{name: _number(f"freeu_{name}", factor, factor, -limit, limit) for name, factor in factors.items()})
+
+
+def _start_and_size(request: GenerationRequest, preset: Preset, limits: SizeLimits) -> tuple[StartPicture | None, Size]:
+    """The picture to start from, if there is one, and the size of the result, which is then that picture's."""
+    if request.start is None:
+        return None, _size(request, preset, limits)
+    asked = request.start
+    if asked.method not in METHODS:
+        raise InvalidRequest.unknown_name("start_method", asked.method, METHODS)
+    factor, denoise = _factor(asked), _denoise(request, asked.method)
+    if factor is None:
+        height, width = varied_size(asked.height_px, asked.width_px)
+        return StartPicture(asked.picture, asked.method, denoise), _diffused_size(width, height, limits)
+    if asked.width_px * asked.height_px > limits.max_pixels:
+        reason = f"{asked.width_px}*{asked.height_px} is more than {limits.max_pixels} pixels, the most to be enlarged"
+        raise InvalidRequest("start", reason)
+    height, width, refine = upscaled_size(asked.height_px, asked.width_px, factor, fast=METHODS[asked.method].fast)
+    size = _diffused_size(width, height, limits) if refine else Size(width, height)
+    return StartPicture(asked.picture, asked.method, denoise, factor, refine), size
+
+
+def _factor(asked: AskedStart) -> float | None:
+    """How much larger the picture gets; ``None`` for a variation."""
+    if asked.method != CUSTOM:
+        return METHODS[asked.method].factor
+    return _number("start_factor", asked.factor, DEFAULT_FACTOR, 1.0, MAX_FACTOR)
+
+
+def _denoise(request: GenerationRequest, name: str) -> float:
+    """The method's share, or what was asked for in its place."""
+    varied = _number("overwrite_vary_strength", request.overwrite_vary_strength, -1.0, -1.0, 1.0)
+    upscaled = _number("overwrite_upscale_strength", request.overwrite_upscale_strength, -1.0, -1.0, 1.0)
+    method = METHODS[name]
+    overwrite = varied if method.factor is None else upscaled
+    return overwrite if overwrite > 0 else method.denoise
+
+
+def _diffused_size(width_px: int, height_px: int, limits: SizeLimits) -> Size:
+    """On the latents' grid. The area is limited by the methods themselves, so that only the sides are looked at."""
+    if min(width_px, height_px) < limits.min_side_px or max(width_px, height_px) > limits.max_side_px:
+        raise InvalidRequest(
+            "start",
+            f"the result would have {width_px}*{height_px} pixels, its sides must be from {limits.min_side_px} to "
+            f"{limits.max_side_px}",
+        )
+    return Size(width_px - width_px % GRID_PX, height_px - height_px % GRID_PX)
+
+
+def _image_number(request: GenerationRequest, start: StartPicture | None) -> int:
+    """What is only enlarged comes out the same every time, so it is made once (05, section 2)."""
+    number = _whole("image_number", request.image_number, 1, 1, MAX_IMAGES)
+    return number if start is None or start.refine else 1
 
 
 def _size(request: GenerationRequest, preset: Preset, limits: SizeLimits) -> Size:

@@ -6,10 +6,15 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 
 from fooocus_core.presets.preset import Preset
 from fooocusapi.services import Opening
 from fooocusapi.settings import Settings
+from fooocusapi.surfaces.classic.schemas import CommonRequest, ImgUpscaleOrVaryForm, ImgUpscaleOrVaryRequestJson
+
+PICTURE_BODIES = (ImgUpscaleOrVaryRequestJson, ImgUpscaleOrVaryForm)
+GENERATION_BODIES = (CommonRequest.__name__, *(body.__name__ for body in PICTURE_BODIES))
 
 DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialect of Fooocus-API.
 
@@ -35,21 +40,35 @@ def publish(app: FastAPI, opening: Opening, settings: Settings) -> None:
 
 
 def _document_of(app: FastAPI) -> dict[str, Any]:
-    return get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    published = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = published["components"]["schemas"]
+    for name, described in _picture_bodies().items():
+        schemas.setdefault(name, described)
+    return published
+
+
+def _picture_bodies() -> dict[str, Any]:
+    """The bodies that come as a form or as JSON, which the framework does not read and so does not describe."""
+    _, described = models_json_schema(
+        [(body, "validation") for body in PICTURE_BODIES], ref_template="#/components/schemas/{model}"
+    )
+    return dict(described["$defs"])
 
 
 def _show_limits(published: dict[str, Any], settings: Settings) -> None:
     """The limits that are this server's own, where the field is described."""
-    fields = published["components"]["schemas"]["CommonRequest"]["properties"]
-    for name in ("prompt", "negative_prompt"):
-        fields[name]["maxLength"] = settings.max_prompt_characters
+    for title in GENERATION_BODIES:
+        fields = published["components"]["schemas"][title]["properties"]
+        for name in ("prompt", "negative_prompt"):
+            fields[name]["maxLength"] = settings.max_prompt_characters
 
 
 def _show_defaults(published: dict[str, Any], preset: Preset) -> None:
     schemas = published["components"]["schemas"]
-    for schema, defaults in preset_defaults(preset).items():
+    common, advanced = preset_defaults(preset).values()
+    for title, defaults in [*((title, common) for title in GENERATION_BODIES), ("AdvancedParams", advanced)]:
         for field, value in defaults.items():
-            schemas[schema]["properties"][field]["default"] = value
+            schemas[title]["properties"][field]["default"] = value
 
 
 def preset_defaults(preset: Preset) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,8 @@ from fooocus_core.prompts.styles import load_styles
 from fooocus_core.prompts.wildcards import BUNDLED_FOLDER, Wildcards
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import NameLookup, choose_checkpoint, resolve_request
+from fooocusapi.images.inputs import input_images
+from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
@@ -83,6 +85,7 @@ class Runtime:
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
+        kept = kept_pictures(settings)
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
         webhooks = WebhookSender(_webhook_client)
@@ -91,16 +94,22 @@ class Runtime:
             clock=epoch_ms,
             limits=Limits(queue_size=settings.queue_size, history=settings.queue_history),
             delete_files=outputs.delete,
-            on_ended=[_telling(webhooks, composers(outputs, settings.webhook_url))],
+            on_ended=[
+                lambda job: kept.let_go(pictures_of(job.plan)),
+                _telling(webhooks, composers(outputs, settings.webhook_url)),
+            ],
         )
         worker = Worker(queue, outputs, lambda: make_engine(settings, library, preset))
         self._parts = _Parts(journal, queue, worker, webhooks)
         webhooks.start()
         queue.restore()
+        kept.keep_only(_pictures_waited_for(queue))
         worker.start()
         return Services(
             jobs=queue,
             outputs=outputs,
+            inputs=input_images(settings, outputs),
+            kept=kept,
             engine=worker,
             library=library,
             resolve=_resolver(preset, _names(settings, library, config), settings),
@@ -142,6 +151,16 @@ def with_outputs(settings: Settings, config: Config) -> Settings:
     return settings if folder is None else settings.model_copy(update={"output_path": folder})
 
 
+def kept_pictures(settings: Settings) -> KeptPictures:
+    """The pictures that came with requests, beside those that were made."""
+    return KeptPictures(settings.output_path / "inputs")
+
+
+def _pictures_waited_for(queue: JobQueue) -> list[str]:
+    jobs = (queue.get_cached(summary.id) for summary in queue.snapshot().queue)
+    return [name for job in jobs if job is not None for name in pictures_of(job.plan)]
+
+
 def make_core_engine(settings: Settings, library: Library, preset: Preset, config: Config = NO_CONFIG) -> Engine:
     """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it."""
     import torch
@@ -169,6 +188,7 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
         load_wildcards(settings, config),
         PromptExpansion(shelves.expansion, placement.device),
         Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
+        kept_pictures(settings).read,
     )
 
 

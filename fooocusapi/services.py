@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fooocus_core.plan import Plan
     from fooocus_core.presets.preset import Preset
     from fooocus_core.request import GenerationRequest
+    from fooocusapi.images.inputs import InputImages
+    from fooocusapi.images.kept import KeptPictures
     from fooocusapi.images.outputs import OutputStore
     from fooocusapi.jobs.queue import JobQueue
 
@@ -66,6 +68,8 @@ class Services:
 
     jobs: JobQueue
     outputs: OutputStore
+    inputs: InputImages
+    kept: KeptPictures
     engine: EngineControl
     library: ModelNames
     resolve: Resolver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from pydantic import SecretStr
 
 from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, TEXT_KEYS
@@ -144,6 +146,7 @@ class Call(NamedTuple):
     path: str
     headers: dict[str, str]
     body: str | None
+    form: dict[str, str]
     status: int
 
 
@@ -156,7 +159,7 @@ def calls(page: str) -> list[Call]:
 def read_call(line: str) -> Call:
     command, _, comment = line.partition("  # ")
     words = iter(shlex.split(command)[1:])
-    method, address, headers, body = "", "", {}, None
+    method, address, headers, body, form = "", "", {}, None, {}
     for word in words:
         match word:
             case "-s":
@@ -168,6 +171,9 @@ def read_call(line: str) -> Call:
                 headers[name] = value
             case "-d":
                 body = next(words)
+            case "-F":
+                name, _, value = next(words).partition("=")
+                form[name] = value
             case "-o":
                 next(words)
             case _:
@@ -175,7 +181,18 @@ def read_call(line: str) -> Call:
                 address = word
     assert address.startswith(SERVER), line
     status = int(comment) if comment else 200
-    return Call(method or ("POST" if body else "GET"), address.removeprefix(SERVER), headers, body, status)
+    method = method or ("POST" if body or form else "GET")
+    return Call(method, address.removeprefix(SERVER), headers, body, form, status)
+
+
+def sent(example: Call) -> dict[str, Any]:
+    """The body of a call as the client sends it; every file is the same small picture."""
+    if not example.form:
+        return {"content": example.body}
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(file, "PNG")
+    files = {name: file.getvalue() for name, value in example.form.items() if value.startswith("@")}
+    return {"files": files, "data": {name: value for name, value in example.form.items() if name not in files}}
 
 
 def test_the_examples_work(tmp_path: Path) -> None:
@@ -186,7 +203,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
     with serving(house) as client:
         for example in examples:
             path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", house.files[-1] if house.files else "")
-            answer = client.request(example.method, path, headers=example.headers, content=example.body)
+            answer = client.request(example.method, path, headers=example.headers, **sent(example))
             assert answer.status_code == example.status, (example, answer.text)
             assert "Not found" not in answer.text
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fooocus_core.images.area_classes import area_class
 from fooocus_core.images.fill import filled
 from fooocus_core.images.masks import resized_mask, soft_mask
 from fooocus_core.images.pixels import Mask, Picture, mixed
-from fooocus_core.images.resizing import Enlarge, area_class, fitted, lanczos
+from fooocus_core.images.resizing import Enlarge, fitted, lanczos
 from fooocus_core.images.working_area import Box, working_box
 
 DIFFUSION_CLASS = 1024

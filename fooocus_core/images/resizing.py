@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fooocus_core.images.area_classes import fitted_size
 from fooocus_core.images.pixels import Picture
 
-SIDE_STEP_PX = 64
-MAX_FITTING_ROUNDS = 256
 LONGEST = 8
 """How many times longer than what is shown of it a picture may be, to be enlarged before it is cut."""
 
@@ -97,30 +95,6 @@ def _continued(edge: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray
     value = (9 * edge.astype(np.int32) - neighbour + 4) // 8
     row: NDArray[np.uint8] = np.clip(value, 0, 255).astype(np.uint8)
     return row
-
-
-def area_class(height: float, width: float) -> int:
-    """The side of the square of the same area, rounded up to a multiple of 64 (``ceil64`` of the specification)."""
-    return SIDE_STEP_PX * math.ceil(math.sqrt(height * width) / SIDE_STEP_PX)
-
-
-def fitted_size(height_px: int, width_px: int, target_class: int) -> tuple[int, int]:
-    """Height and width of the same shape, in multiples of 64, whose area class is ``target_class``.
-
-    A size of that class stays as it is, whatever its sides.
-    """
-    height, width = height_px, width_px
-    for _ in range(MAX_FITTING_ROUNDS):
-        current = area_class(height, width)
-        if current == target_class:
-            break
-        # On the numbers of the round before, already rounded: a second round moves on from where the first ended.
-        height, width = (_multiple(side * (target_class / current)) for side in (height, width))
-    return height, width
-
-
-def _multiple(side: float) -> int:
-    return max(1, round(side / SIDE_STEP_PX)) * SIDE_STEP_PX
 
 
 def fitted(picture: Picture, target_class: int) -> Picture:

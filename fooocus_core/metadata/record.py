@@ -46,6 +46,7 @@ LABELS: Final = MappingProxyType(
         "vae": "VAE",
         "seed": "Seed",
         "freeu": "FreeU",
+        "upscaler": "Upscaler",
         "metadata_scheme": "Metadata Scheme",
         "version": "Version",
     }
@@ -104,6 +105,8 @@ class ImageRecord:
     vae: str | None = None
     freeu: tuple[float, float, float, float] | None = None
     """b1, b2, s1, s2; ``None``: off."""
+    upscaler: str = ""
+    """The network that enlarged the picture which was sent; empty: none did."""
     loras: tuple[RecordedLora | None, ...] = ()
     """All that were merged, in that order; an empty slot writes nothing but keeps its number."""
     created_by: str = ""
@@ -172,6 +175,8 @@ def _sampling_rows(record: ImageRecord) -> Iterator[Row]:
     yield Row("seed", str(record.seed))
     if record.freeu is not None:
         yield Row("freeu", str(record.freeu))
+    if record.upscaler:
+        yield Row("upscaler", record.upscaler)
 
 
 def _lora_rows(record: ImageRecord) -> Iterator[Row]:

@@ -62,6 +62,7 @@ A1111_LABELS: Final = MappingProxyType(
         "overwrite_switch": "Overwrite Switch",
         "refiner_swap_method": "Refiner Swap Method",
         "freeu": "FreeU",
+        "upscaler": "Upscaler",
         "lora_hashes": "Lora hashes",
         "lora_weights": "Lora weights",
         "version": "Version",

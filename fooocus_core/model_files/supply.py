@@ -84,9 +84,10 @@ class Supply:
     def named_by(self, stage: Diffuse) -> list[ModelFile]:
         """The files that a plan names, are not on disk and can be fetched; nothing without ``fetching``.
 
+        What is only enlarged needs none of them.
         A mode's own LoRA is not among them: whether it is needed shows when the checkpoint is open.
         """
-        if self.fetching is None:
+        if self.fetching is None or (stage.start is not None and not stage.start.refine):
             return []
         shelves = self.fetching.shelves
         named = [file for kind, name in _names(stage) if (file := self.catalogue.find(kind, name))]

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 LATENT_SCALE = 0.13025
 PREVIEW_FILE = "xlvaeapp.pth"
+UPSCALER_FILE = "fooocus_upscaler_s409985e5.bin"
 
 
 @dataclass
@@ -195,6 +196,7 @@ class ModelStore:
         self._merged: list[tuple[object, float]] = []
         self._refiner: tuple[object, LoadedRefiner] | None = None
         self._upscaler: Upscaler | None = None
+        self._picture_upscaler: tuple[object, Upscaler] | None = None
 
     def lora_names(self) -> Sequence[str]:
         return self.library.lora_names()
@@ -308,7 +310,24 @@ class ModelStore:
         self._merged = []
         self._refiner = None
         self._upscaler = None
+        self._picture_upscaler = None
         _release_memory()
+
+    def picture_upscaler(self) -> tuple[str, Upscaler]:
+        """What enlarges pictures that come with requests, and its name: the published file, else the bundled one.
+
+        Raises ``UnreadableModel`` and ``UnsupportedModel`` for a file that is there and cannot be used.
+        """
+        name = self.library.find("upscale_models", UPSCALER_FILE)
+        if name is None:
+            return BUNDLED_UPSCALER.name, self._shared_upscaler()
+        path = self.library.path("upscale_models", name)
+        key = _state(path)
+        if self._picture_upscaler is None or self._picture_upscaler[0] != key:
+            file = open_checkpoint(path)
+            loaded = load_upscaler(file.tensors, file.name, device=self.placement.device)
+            self._picture_upscaler = (key, loaded)
+        return name, self._picture_upscaler[1]
 
     def _shared_upscaler(self) -> Upscaler:
         if self._upscaler is None:

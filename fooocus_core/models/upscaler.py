@@ -7,7 +7,7 @@ itself, enlarged by repetition, added. Larger pictures go through it in tiles (s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -40,6 +40,10 @@ class _Compact(nn.Module):
         return detail + functional.interpolate(pixels, scale_factor=self.scale, mode="nearest")
 
 
+def _nothing() -> None:
+    """What comes before a tile by default."""
+
+
 class Upscaler:
     """A network that enlarges ``scale`` times. Pixels are float32 ``[batch, 3, h, w]`` in ``[0, 1]``."""
 
@@ -48,13 +52,18 @@ class Upscaler:
         self.scale = scale
 
     @torch.no_grad()
-    def enlarge(self, pixels: Tensor) -> Tensor:
-        """``[batch, 3, scale h, scale w]`` in ``[0, 1]``, on the CPU."""
+    def enlarge(self, pixels: Tensor, before_tile: Callable[[], None] = _nothing) -> Tensor:
+        """``[batch, 3, scale h, scale w]`` in ``[0, 1]``, on the CPU. What ``before_tile`` raises ends it."""
+
+        def run(tile: Tensor) -> Tensor:
+            before_tile()
+            return self._run(tile)
+
         if max(pixels.shape[2:]) <= TILE_PX:
-            return self._run(pixels).cpu().clamp(0.0, 1.0)
+            return run(pixels).cpu().clamp(0.0, 1.0)
         enlarged = tiled(
             pixels,
-            self._run,
+            run,
             tile=(TILE_PX, TILE_PX),
             overlap=TILE_OVERLAP_PX,
             scale=float(self.scale),

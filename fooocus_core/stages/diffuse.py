@@ -31,6 +31,14 @@ from fooocus_core.sampling.network import NetworkCall, NoisePredictor
 from fooocus_core.sampling.sample import PromptedNetwork, SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.sampling.swap import Swap, resolve_swap
+from fooocus_core.stages.start import (
+    Pictures,
+    Start,
+    is_only_enlarged,
+    no_pictures,
+    run_enlarging,
+    start_of,
+)
 
 if TYPE_CHECKING:
     from fooocus_core.conditioning.inversion import EmbeddingFiles
@@ -72,26 +80,60 @@ def run_diffuse(
     wildcards: Wildcards,
     cancel: CancelToken,
     expand: Expand | None = None,
+    pictures: Pictures = no_pictures,
 ) -> Iterator[Event]:
     """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled."""
     yield Progress(0.0, "Loading models ...")
     _stop_if(cancel)
-    stage = without_foreign_lora(stage, models.checkpoint(stage.models))
+    checkpoint = models.checkpoint(stage.models)
+    if is_only_enlarged(stage, checkpoint.native_area_px):
+        log.info("upscale without a diffusion, for which %s is too small", checkpoint.name)
+        yield from run_enlarging(stage, pictures, models, cancel)
+        return
+    stage = without_foreign_lora(stage, checkpoint)
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names(), _interruptible(expand, cancel))
     _require_mode_lora(stage, tasks[0])
     model = models.load(stage.models, tasks[0].loras)
     networks = Networks(model, models.refiner(stage.models, tasks[0].loras))
     size = sampled_size(Size(stage.width_px, stage.height_px), model.native_area_px)
+    start = yield from _start(stage, networks, size, models, pictures, tasks[-1].seed, cancel)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
         sides = encode_sides(stage, task, model, models.embeddings())
-        steps = start_sampling(stage, task, networks, sides, size, cancel)
+        steps = start_sampling(stage, task, networks, sides, start.latent, cancel)
         with patched(stage, model):
             latents = yield from _told(steps, stage, output, networks, index)
         yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
         _stop_if(cancel)
         pixels = model.enlarged(_decoder(stage, networks)(latents), stage.width_px, stage.height_px)
-        yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models))
+        record = replace(_described(stage, output, task, networks, models), upscaler=start.upscaler)
+        yield ImageFinished(index, task.seed, pixels, record)
+
+
+def _start(
+    stage: Diffuse,
+    networks: Networks,
+    size: Size,
+    models: ModelStore,
+    pictures: Pictures,
+    last_seed: int,
+    cancel: CancelToken,
+) -> Generator[Event, None, Start]:
+    """What all pictures of the stage start from; without a picture, zeros."""
+    if stage.start is None:
+        return Start(torch.zeros(1, 4, size.height_px // GRID_PX, size.width_px // GRID_PX))
+    yield Progress(0.0, "VAE encoding ..." if stage.start.factor is None else "Upscaling image from the input ...")
+    refiner = networks.refiner
+    own = None if refiner is None or _refiner_from(stage, networks) != 0 else refiner.autoencoder
+    return start_of(
+        stage.start,
+        pictures(stage.start.picture),
+        own or networks.base.autoencoder,
+        models,
+        shown_at=None if networks.base.native_area_px is None else size,
+        last_seed=last_seed,
+        before_tile=lambda: _stop_if(cancel),
+    )
 
 
 def without_foreign_lora(stage: Diffuse, model: LoadedModel) -> Diffuse:
@@ -134,16 +176,20 @@ def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, embedding
 
 
 def start_sampling(
-    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, size: Size, cancel: CancelToken
+    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, latent: Tensor, cancel: CancelToken
 ) -> Steps:
-    """The run of one picture, not yet begun; it returns un-scaled latents ``[1, 4, height / 8, width / 8]``."""
+    """The run of one picture from ``latent``, not yet begun.
+
+    ``latent`` and what is returned: un-scaled, ``[1, 4, height / 8, width / 8]``.
+    """
+    size = Size(GRID_PX * latent.shape[3], GRID_PX * latent.shape[2])
     guidance, refiner = stage.guidance, networks.refiner
     return sample_latents(
         base=_prompted_base(stage, networks.base, sides, size, cancel),
         refiner=None if refiner is None else _prompted_refiner(stage, networks, refiner, sides, size, cancel),
         guidance=GuidanceSettings(guidance.scale, guidance.sharpness, guidance.adaptive_scale, guidance.adm_end),
         settings=sample_settings(stage, task.seed),
-        latent=torch.zeros(1, 4, size.height_px // GRID_PX, size.width_px // GRID_PX),
+        latent=latent,
         translate=None if refiner is None else refiner.translate,
     )
 
@@ -152,7 +198,13 @@ def sample_settings(stage: Diffuse, seed: int) -> SampleSettings:
     """What the stage says of the walk itself."""
     sampling = stage.sampling
     swap = Swap(stage.refiner_swap, stage.switch_step)
-    return SampleSettings(sampling.sampler, sampling.scheduler, sampling.steps, seed, swap=swap)
+    return SampleSettings(
+        sampling.sampler, sampling.scheduler, sampling.steps, seed, denoise=_denoise(stage), swap=swap
+    )
+
+
+def _denoise(stage: Diffuse) -> float:
+    return 1.0 if stage.start is None else stage.start.denoise
 
 
 def _prompted_base(
@@ -198,17 +250,18 @@ def _refiner_from(stage: Diffuse, networks: Networks) -> int | None:
         has_refiner=True,
         refiner_owns_vae=True,
         steps=stage.sampling.steps,
-        denoise=1.0,
+        denoise=_denoise(stage),
     )
     return {"vae": stage.switch_step, "refiner": 0}.get(plan)
 
 
 def _decoder(stage: Diffuse, networks: Networks) -> Callable[[Tensor], Tensor]:
-    """What makes pixels of the latents at the end."""
+    """What makes pixels of the latents at the end; those of upscales, which are large, in tiles (05, section 2)."""
     refiner = networks.refiner
-    if refiner is None or _refiner_from(stage, networks) is None:
-        return networks.base.decoded
-    return refiner.decoded
+    own = None if refiner is None or _refiner_from(stage, networks) is None else refiner.autoencoder
+    autoencoder = own or networks.base.autoencoder
+    is_upscale = stage.start is not None and stage.start.factor is not None
+    return autoencoder.decode_tiled if is_upscale else autoencoder.decode_or_tiled
 
 
 def _described(stage: Diffuse, output: Output, task: PromptTask, networks: Networks, models: ModelStore) -> ImageRecord:

@@ -93,9 +93,9 @@ def latent_mask(mask: Tensor, latents: Tensor, factor: int) -> Tensor:
     return functional.max_pool2d(aligned, factor).round()
 
 
-def enlarging(upscaler: Upscaler) -> Enlarge:
-    """The network as a function of pictures."""
-    return lambda picture: as_picture(upscaler.enlarge(as_pixels(picture)))
+def enlarging(upscaler: Upscaler, before_tile: Callable[[], None] = lambda: None) -> Enlarge:
+    """The network as a function of pictures; what ``before_tile`` raises ends it."""
+    return lambda picture: as_picture(upscaler.enlarge(as_pixels(picture), before_tile))
 
 
 def _encoded_pixels(pixels: Tensor, autoencoder: Autoencoder, draw: Draw) -> Tensor:

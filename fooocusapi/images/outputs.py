@@ -87,7 +87,7 @@ class OutputStore:
         relative = self._relative_path(job.id, output, event.index)
         record = event.record if output.save_metadata else None
         data = self._encode(event.pixels, output.image_format, record, output.metadata_scheme)
-        _write_whole(self._inside(relative), data)
+        write_whole(self._inside(relative), data)
         return relative
 
     def url(self, relative: str) -> str:
@@ -160,7 +160,7 @@ def _kind_of(name: str) -> Kind | None:
     return KIND_OF_SUFFIX.get(name.rpartition(".")[2].lower()) if "." in name else None
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Temporary name in the same folder, flushed to the disk, then renamed; nothing is left behind on failure."""
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:

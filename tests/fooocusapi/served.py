@@ -20,6 +20,10 @@ from fooocus_core.presets.preset import Preset, load_preset
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import resolve_request
 from fooocusapi.app import create_app
+from fooocusapi.fetch import FetchFailed
+from fooocusapi.images.decode import ImageLimits
+from fooocusapi.images.inputs import InputImages
+from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
@@ -50,6 +54,11 @@ class FakeLibrary:
     def find(self, kind: str, name: str) -> str | None:
         stems = {known.rpartition(".")[0]: known for known in self.names[kind]}
         return name if name in self.names[kind] else stems.get(name)
+
+
+async def nothing_there(url: str) -> bytes:
+    """A network on which no address answers."""
+    raise FetchFailed("the address does not answer")
 
 
 class UnloadableEngine(ScriptedEngine):
@@ -87,6 +96,7 @@ class House:
     requests: list[GenerationRequest] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
     jobs: JobQueue = field(init=False)
+    kept: KeptPictures = field(init=False)
     outputs: OutputStore = field(init=False)
 
     def open(self) -> Services:
@@ -98,8 +108,14 @@ class House:
             base64_prefix=not self.settings.bare_base64,
             now=lambda: datetime.fromisoformat(TODAY),
         )
+        self.kept = KeptPictures(self.root / "inputs")
         self.jobs = JobQueue(
-            journal, clock=self.clock, limits=self.limits, new_id=CountedIds(), delete_files=self.outputs.delete
+            journal,
+            clock=self.clock,
+            limits=self.limits,
+            new_id=CountedIds(),
+            delete_files=self.outputs.delete,
+            on_ended=[lambda job: self.kept.let_go(pictures_of(job.plan))],
         )
         worker = Worker(self.jobs, self.outputs, lambda: self.engine)
         worker.start()
@@ -113,6 +129,10 @@ class House:
         return Services(
             jobs=self.jobs,
             outputs=self.outputs,
+            inputs=InputImages(
+                self.outputs, nothing_there, ImageLimits(self.settings.max_input_bytes, self.settings.max_input_pixels)
+            ),
+            kept=self.kept,
             engine=worker,
             library=self.library,
             resolve=self.resolve,

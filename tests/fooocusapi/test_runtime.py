@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fooocus_core.engine import Engine as CoreEngine
 from fooocus_core.errors import InvalidRequest
-from fooocus_core.events import Finished
+from fooocus_core.events import Event, Finished, Progress
 from fooocus_core.library import Library
 from fooocus_core.plan import Plan
 from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import load_preset
-from fooocus_core.request import GenerationRequest
+from fooocus_core.request import AskedStart, GenerationRequest
 from fooocusapi import runtime as runtime_module
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.job import Job, JobState
@@ -207,6 +209,38 @@ def test_a_step_that_outlasts_the_shutdown_costs_the_job_no_attempt(
     assert after is not None
     assert (after.state.value, after.attempts) == ("waiting", 0)
     engine.play(Finished())  # Lets the thread go.
+
+
+def endless(plan: Plan) -> Iterator[Event]:
+    """Goes on until it is stopped."""
+    while True:
+        time.sleep(0.002)
+        yield Progress(0.0, "going on")
+
+
+def test_a_picture_that_was_sent_is_there_after_a_restart_and_gone_after_its_job(settings: Settings) -> None:
+    pixels = np.arange(64 * 72 * 3, dtype=np.uint8).reshape(64, 72, 3)
+    before = Runtime(settings, lambda *_: ScriptedEngine(endless))
+    services = before.open()
+    services.kept.keep(pixels[:32])  # of a request that was lost before it became a job
+    start = AskedStart(services.kept.keep(pixels), 72, 64, "Vary (Subtle)")
+    job = services.jobs.submit(services.resolve(GenerationRequest(start=start)), "classic", "", {})
+    wait_until(services.jobs.is_running)
+    before.close()
+    found: list[bool] = []
+
+    def looking(plan: Plan) -> Iterator[Event]:
+        (stage,) = plan.stages
+        assert stage.start is not None
+        found.append(np.array_equal(services.kept.read(stage.start.picture), pixels))
+        yield Finished()
+
+    after = Runtime(settings, lambda *_: ScriptedEngine(looking))
+    services = after.open()
+    wait_until(lambda: (seen := services.jobs.get(job.id)) is not None and seen.state is JobState.SUCCEEDED)
+    after.close()
+    assert found == [True]
+    assert not list((settings.output_path / "inputs").iterdir())
 
 
 def test_no_grace_unless_it_is_asked_for() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from fooocus_core.images import resizing
+from fooocus_core.images import area_classes, resizing
 from fooocus_core.images.faces import aligned_face, alignment, warped
 from fooocus_core.images.fill import box_blurred, filled
 from fooocus_core.images.masks import (
@@ -94,14 +94,14 @@ def test_resampling() -> None:
 def test_area_classes() -> None:
     def check(case: list[float]) -> None:
         height, width, expected = case
-        assert resizing.area_class(height, width) == expected
+        assert area_classes.area_class(height, width) == expected
 
     check_list("shape_ceil", check)
 
 
 def test_sizes_of_an_area_class() -> None:
     def check(case: dict[str, Any]) -> None:
-        assert list(resizing.fitted_size(case["height"], case["width"], case["ceil"])) == case["out"]
+        assert list(area_classes.fitted_size(case["height"], case["width"], case["ceil"])) == case["out"]
 
     check_list("set_shape_ceil", check)
 

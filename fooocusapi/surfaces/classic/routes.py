@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Query, Response, Security
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
@@ -23,12 +23,15 @@ from fooocusapi.jobs.queue import JobQueue, QueueFull, Snapshot
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
 from fooocusapi.surfaces.classic import render
+from fooocusapi.surfaces.classic.forms import read_body
 from fooocusapi.surfaces.classic.schemas import (
     AllModelNamesResponse,
     AsyncJobResponse,
     CommonRequest,
     DeletedResponse,
     GeneratedImageResult,
+    ImgUpscaleOrVaryForm,
+    ImgUpscaleOrVaryRequestJson,
     JobHistoryResponse,
     JobQueueInfo,
     MessageResponse,
@@ -37,7 +40,7 @@ from fooocusapi.surfaces.classic.schemas import (
     TaskType,
     ValidationAnswer,
 )
-from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_plan
+from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_plan, to_start
 from fooocusapi.surfaces.lenient import LenientModel, Text
 
 MAX_PAGE_SIZE = 1000
@@ -135,13 +138,80 @@ async def text_to_image(body: CommonRequest, services: OpenServices, wants_pictu
     Without `async_process` the call waits for the pictures, however long they take; a caller who goes away does not
     stop the job. A full queue, a failed or a stopped job answer 200 in the JSON forms, with `finish_reason` set.
     """
-    plan = await run_in_threadpool(to_plan, body, services.resolve, one_image=wants_picture)
+
+    def submit() -> Job:
+        plan = to_plan(body, services.resolve, one_image=wants_picture)
+        return services.jobs.submit(plan, SURFACE, TaskType.TEXT_TO_IMAGE.value, to_context(body, plan))
+
+    return await _generated(body, services, TaskType.TEXT_TO_IMAGE, wants_picture, submit)
+
+
+async def upscale_or_vary_form(request: Request, services: OpenServices, wants_picture: WantsPicture) -> Any:
+    """Makes variations of a picture, or enlarges it; a form with the picture as a file, or JSON.
+
+    A fast upscale, and one whose result is too large to be painted over, gives one picture without a prompt.
+    """
+    return await _upscaled_or_varied(request, services, wants_picture)
+
+
+async def upscale_or_vary(request: Request, services: OpenServices, wants_picture: WantsPicture) -> Any:
+    """Makes variations of a picture, or enlarges it; JSON with the picture as base64 or an address, or a form.
+
+    A fast upscale, and one whose result is too large to be painted over, gives one picture without a prompt.
+    """
+    return await _upscaled_or_varied(request, services, wants_picture)
+
+
+async def _upscaled_or_varied(request: Request, services: Services, wants_picture: bool) -> Any:
+    body = await read_body(request, ImgUpscaleOrVaryRequestJson, ImgUpscaleOrVaryForm)
+    pixels = await services.inputs.read_required(("body", "input_image"), body.input_image)
+
+    def submit() -> Job:
+        """On one thread, so that a caller who goes away cannot part the picture from its job."""
+        picture = services.kept.keep(pixels)
+        is_needed = False
+        try:
+            start = to_start(body, picture, pixels.shape[1], pixels.shape[0])
+            plan = to_plan(body, services.resolve, one_image=wants_picture, start=start)
+            job = services.jobs.submit(plan, SURFACE, TaskType.UPSCALE_OR_VARY.value, to_context(body, plan))
+            is_needed = start is not None
+            return job
+        finally:
+            if not is_needed:
+                services.kept.let_go([picture])
+
+    return await _generated(body, services, TaskType.UPSCALE_OR_VARY, wants_picture, submit)
+
+
+def _add_picture_route(
+    version: str, endpoint: Callable[..., Any], media_type: str, schema: type[CommonRequest]
+) -> None:
+    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
+    router.add_api_route(
+        f"/{version}/generation/image-upscale-vary",
+        endpoint,
+        methods=["POST"],
+        operation_id=f"img_upscale_or_vary_{version}_generation_image_upscale_vary_post",
+        summary="Img Upscale Or Vary",
+        tags=[f"Generate{version.upper()}"],
+        response_model=list[GeneratedImageResult] | AsyncJobResponse,
+        responses={**GENERATED, **INVALID},
+        openapi_extra={"requestBody": {"required": True, "content": {media_type: {"schema": reference}}}},
+    )
+
+
+_add_picture_route("v1", upscale_or_vary_form, "multipart/form-data", ImgUpscaleOrVaryForm)
+_add_picture_route("v2", upscale_or_vary, "application/json", ImgUpscaleOrVaryRequestJson)
+
+
+async def _generated(
+    body: CommonRequest, services: Services, kind: TaskType, wants_picture: bool, submit: Callable[[], Job]
+) -> Any:
+    """The answer to a generation, in the form that was asked for. ``submit`` may block."""
     try:
-        job = await run_in_threadpool(
-            services.jobs.submit, plan, SURFACE, TaskType.TEXT_TO_IMAGE.value, to_context(body, plan)
-        )
+        job = await run_in_threadpool(submit)
     except QueueFull:
-        return _refusal(wants_picture, body.async_process)
+        return _refusal(kind, wants_picture, body.async_process)
     if body.async_process:
         return render.job_answer(job, services.outputs)
     job = await services.jobs.wait(job.id)
@@ -150,11 +220,11 @@ async def text_to_image(body: CommonRequest, services: OpenServices, wants_pictu
     return await run_in_threadpool(render.sync_answer, job, services.outputs)
 
 
-def _refusal(wants_picture: bool, is_async: bool) -> Any:
+def _refusal(kind: TaskType, wants_picture: bool, is_async: bool) -> Any:
     """A full queue, in the form of the answer that was asked for."""
     if wants_picture:
         return PlainTextResponse("QUEUE_IS_FULL", status_code=409)
-    return render.refused_async(TaskType.TEXT_TO_IMAGE) if is_async else render.refused_sync()
+    return render.refused_async(kind) if is_async else render.refused_sync()
 
 
 def _picture(job: Job, services: Services) -> Response:

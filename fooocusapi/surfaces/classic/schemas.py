@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from fooocus_core.presets.sizes import ASPECT_RATIOS
@@ -391,6 +391,45 @@ class CommonRequest(LenientModel):
     )
     image_prompts: SkipJsonSchema[Any] = None
     """No field of text to image: read only to refuse what could not be honoured."""
+
+
+class UpscaleOrVaryMethod(LenientEnum):
+    """What becomes of a picture."""
+
+    DISABLED = "Disabled"
+    VARY_SUBTLE = "Vary (Subtle)"
+    VARY_STRONG = "Vary (Strong)"
+    UPSCALE_15 = "Upscale (1.5x)"
+    UPSCALE_2 = "Upscale (2x)"
+    UPSCALE_FAST = "Upscale (Fast 2x)"
+    UPSCALE_CUSTOM = "Upscale (Custom)"
+
+
+class ImgUpscaleOrVaryRequestJson(CommonRequest):
+    """The fields of a variation or an upscale beside the common ones; the size is the picture's."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    input_image: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(
+        description="The picture: base64 with or without `data:image/...;base64,`, or an address.",
+        examples=["http://127.0.0.1:8888/files/2025-02-23/764af3ec-f0f7-45c6-9951-722e24c67134-0.png"],
+    )
+    uov_method: UpscaleOrVaryMethod = Field(
+        default=UpscaleOrVaryMethod.UPSCALE_2, description="What becomes of it.", examples=["Vary (Subtle)"]
+    )
+    upscale_value: float | None = asked(
+        2.0, "How much larger `Upscale (Custom)` makes the picture, 1 to 5.", ge=1.0, le=5.0
+    )
+
+
+class ImgUpscaleOrVaryForm(ImgUpscaleOrVaryRequestJson):
+    """The same as a form. Objects and lists are JSON text."""
+
+    input_image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
+        description="The picture, as a file.", examples=["picture.png"]
+    )
+    uov_method: UpscaleOrVaryMethod = Field(description="What becomes of it.", examples=["Vary (Subtle)"])
+    save_meta: bool = Field(default=False, description="Write the settings into the picture file.", examples=[True])
 
 
 class QueryJobRequest(LenientModel):

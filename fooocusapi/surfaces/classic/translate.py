@@ -6,19 +6,24 @@ No default is decided here: what was not said stays ``None`` until ``fooocus_cor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.record import DEFAULT_VAE
 from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, Plan, Stage, SwapMethod
 from fooocus_core.presets.sizes import Size, parse_size
-from fooocus_core.request import GenerationRequest
+from fooocus_core.request import AskedStart, GenerationRequest
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.inputs import holds_image
 from fooocusapi.images.names import check_save_name
 from fooocusapi.services import Resolver
-from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.classic.schemas import (
+    AdvancedParams,
+    CommonRequest,
+    ImgUpscaleOrVaryRequestJson,
+    UpscaleOrVaryMethod,
+)
 from fooocusapi.surfaces.lenient import LenientEnum, default_of
 
 SURFACE = "classic"
@@ -44,6 +49,11 @@ FIELD_OF: Mapping[str, Location] = {
     "overwrite_steps": ("advanced_params", "overwrite_step"),
     "overwrite_switch": ("advanced_params", "overwrite_switch"),
     "refiner_swap": ("advanced_params", "refiner_swap_method"),
+    "start": ("input_image",),
+    "start_method": ("uov_method",),
+    "start_factor": ("upscale_value",),
+    "overwrite_vary_strength": ("advanced_params", "overwrite_vary_strength"),
+    "overwrite_upscale_strength": ("advanced_params", "overwrite_upscale_strength"),
     **{f"freeu_{factor}": ("advanced_params", f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")},
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),
@@ -70,14 +80,16 @@ NOT_YET: tuple[NotYet, ...] = (
 """What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for."""
 
 
-def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool) -> Plan:
+def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, start: AskedStart | None = None) -> Plan:
     """What will run. ``one_image``: the answer has room for one picture only. May look at the disk.
+
+    ``start``: the picture that came with the request.
 
     Raises ``RefusedField`` naming the field that cannot be run, in this dialect's words.
     """
     _refuse_not_yet(body)
     try:
-        return resolve(to_request(body, one_image=one_image))
+        return resolve(replace(to_request(body, one_image=one_image), start=start))
     except InvalidRequest as error:
         raise _in_own_words(error, body) from error
 
@@ -114,6 +126,8 @@ def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationReq
         sampler=_choice(advanced.sampler_name),
         scheduler=_choice(advanced.scheduler_name),
         overwrite_steps=advanced.overwrite_step,
+        overwrite_vary_strength=advanced.overwrite_vary_strength,
+        overwrite_upscale_strength=advanced.overwrite_upscale_strength,
         read_wildcards_in_order=body.read_wildcards_in_order,
         image_format=cast("ImageFormat | None", _value(body.save_extension)),
         save_metadata=body.save_meta,
@@ -121,6 +135,13 @@ def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationReq
         save_name=check_save_name(body.save_name or ""),
         preview=not advanced.disable_preview,
     )
+
+
+def to_start(body: ImgUpscaleOrVaryRequestJson, picture: str, width_px: int, height_px: int) -> AskedStart | None:
+    """What is to be done with the picture kept as ``picture``; nothing where the method is switched off."""
+    if body.uov_method is UpscaleOrVaryMethod.DISABLED:
+        return None
+    return AskedStart(picture, width_px, height_px, body.uov_method.value, body.upscale_value)
 
 
 def to_context(body: CommonRequest, plan: Plan) -> dict[str, Any]:
@@ -247,8 +268,8 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "outpaint_distance_right": 0,
         "outpaint_distance_top": 0,
         "outpaint_distance_bottom": 0,
-        "uov_method": "Disabled",
-        "upscale_value": None,
+        "uov_method": "Disabled" if stage.start is None else stage.start.method,
+        "upscale_value": None if stage.start is None else stage.start.factor,
         "webhook_url": None,
         "require_base64": body.require_base64,
         "async_process": None,

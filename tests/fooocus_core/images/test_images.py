@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fooocus_core.images.area_classes import area_class, fitted_size
 from fooocus_core.images.faces import aligned_face
 from fooocus_core.images.fill import filled
 from fooocus_core.images.masks import assembled_mask, eroded_or_dilated, repaints, resized_mask, soft_mask
@@ -13,7 +14,7 @@ from fooocus_core.images.outpaint import extended
 from fooocus_core.images.pixels import as_bytes, as_floats, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
 from fooocus_core.images.repaint import cut_out
-from fooocus_core.images.resizing import area_class, contained, covering, fitted_size, lanczos
+from fooocus_core.images.resizing import contained, covering, lanczos
 from fooocus_core.images.working_area import box_around, working_box
 
 Bytes = NDArray[np.uint8]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fooocus_core.images.vary_upscale import METHODS, upscaled, varied_start
+from fooocus_core.images.methods import METHODS, upscaled_size, varied_size
+from fooocus_core.images.vary_upscale import upscaled, varied_start
 
 Bytes = NDArray[np.uint8]
 
@@ -59,3 +60,10 @@ def test_methods_differ_in_what_they_make_anew() -> None:
     assert (subtle.denoise, strong.denoise) == (0.5, 0.85)
     assert {method.factor for name, method in METHODS.items() if name.startswith("Vary")} == {None}
     assert [name for name, method in METHODS.items() if method.fast] == ["Upscale (Fast 2x)"]
+
+
+def test_a_size_is_known_without_the_picture() -> None:
+    for height, width in ((256, 320), (601, 701), (2100, 1500), (40, 900)):
+        assert varied_start(plain(height, width)).shape[:2] == varied_size(height, width)
+        picture = upscaled(plain(height, width), 1.5, unchanged, fast=True).picture
+        assert picture.shape[:2] == upscaled_size(height, width, 1.5, fast=True)[:2]

@@ -75,4 +75,6 @@ class Studio:
         return self.finished(self.plan(prompt, loras)).pixels
 
     def record(self, plan: Plan) -> ImageRecord:
-        return self.finished(plan).record
+        record = self.finished(plan).record
+        assert record is not None
+        return record

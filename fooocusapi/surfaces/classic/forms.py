@@ -1,0 +1,99 @@
+"""Bodies of endpoints that take pictures: a form, with or without files, or JSON (contract section 8)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+
+logger = logging.getLogger(__name__)
+
+MAX_FILES: Final = 16
+MAX_FIELDS: Final = 200
+MAX_TEXT_PART_BYTES: Final = 90 * 2**20
+"""A picture may come as text, which makes it a third longer than the largest file."""
+MAX_ADVANCED_CHARS: Final = 2**16
+
+_LISTS: Final = frozenset({"style_selections"})
+"""Fields that may be repeated; of all others the last counts."""
+_FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
+_WORDS: Final = {"true": "True", "false": "False", "null": "None"}
+
+Body = TypeVar("Body", bound=CommonRequest)
+
+
+async def read_body(request: Request, from_json: type[Body], from_form: type[Body]) -> Body:
+    """The body by its own form, whatever the endpoint's. Raises ``RequestValidationError``, ``HTTPException``."""
+    if request.headers.get("content-type", "").lower().startswith(_FORM_TYPES):
+        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT_PART_BYTES)
+        return _validated(from_form, fields_of(form))
+    return _validated(from_json, await _json_of(request))
+
+
+def fields_of(form: FormData) -> dict[str, Any]:
+    """A form's fields by name; finer controls that cannot be read are left out, as clients are used to."""
+    fields: dict[str, Any] = {name: _joined(name, form.getlist(name)) for name in form}
+    if "advanced_params" in fields:
+        fields["advanced_params"] = _advanced(fields["advanced_params"])
+    return fields
+
+
+def _joined(name: str, values: list[Any]) -> Any:
+    if name in _LISTS and len(values) > 1:
+        return ",".join(value for value in values if isinstance(value, str))
+    return values[-1]
+
+
+def _advanced(text: object) -> Mapping[str, Any]:
+    """The object, also with Python's quotes and words. What is no such object, or out of range, says nothing."""
+    read = _python_or_json(text) if isinstance(text, str) and len(text) <= MAX_ADVANCED_CHARS else None
+    if not isinstance(read, Mapping):
+        if text not in ("", None):
+            logger.warning("advanced_params of a form ignored: no object")
+        return {}
+    try:
+        AdvancedParams.model_validate(read)
+    except ValidationError as error:
+        fields = sorted({str(part) for entry in error.errors() for part in entry["loc"][:1]})
+        logger.warning("advanced_params of a form ignored: %s", ", ".join(fields))
+        return {}
+    return read
+
+
+def _python_or_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda word: _WORDS[word[0]], text.strip()))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+async def _json_of(request: Request) -> Any:
+    if not await request.body():
+        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
+    try:
+        return await request.json()  # The route has made a ``JsonRequest`` of everything but forms.
+    except json.JSONDecodeError as error:
+        detail = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
+        raise RequestValidationError([{**detail, "ctx": {"error": error.msg}}], body=error.doc) from error
+
+
+def _validated(model: type[Body], values: Any) -> Body:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors(include_url=False)]
+        raise RequestValidationError(entries, body=values) from error
