@@ -8,7 +8,7 @@ result. ``PLAN_VERSION`` changes whenever an old plan could no longer be run as 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,13 @@ MetadataScheme = Literal["fooocus", "a1111"]
 Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 SwapMethod = Literal["joint", "separate", "vae"]
 """How a refiner takes over (specification 03, section 8)."""
+InpaintEngine = Literal["None", "v1", "v2.5", "v2.6"]
+"""Which patch makes the network one that repaints; ``None``: it stays as it is (specification 04, section 7)."""
+Side = Literal["left", "right", "top", "bottom"]
+GuideKind = Literal["ImagePrompt", "FaceSwap", "PyraCanny", "CPDS"]
+"""What a guide steers by: a picture's content, a face, edges, structure (specification 06)."""
+ImagePromptWeighting = Literal["fooocus", "standard"]
+"""How image prompts enter the attention: Fooocus's way, or the decoupled attention of the IP-Adapter paper."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,56 @@ class StartPicture:
 
 
 @dataclass(frozen=True)
+class Repaint:
+    """A picture of which a part is painted anew, or which grows at its sides (specification 04)."""
+
+    picture: str
+    """The name under which it is kept."""
+    mask: str | None = None
+    """The name under which its mask is kept, of the picture's size, 255 where to repaint; ``None``: black."""
+    outpaint: tuple[tuple[Side, int], ...] = ()
+    """How many pixels are added at which sides."""
+    denoise: float = 1.0
+    """The share of the noise levels that is walked (0 ... 1)."""
+    respective_field: float = 0.618
+    """The share of the picture that is looked at (0: the mask's own box, 1: all of it)."""
+    engine: InpaintEngine = "v2.6"
+    use_initial_latent: bool = True
+    """``False``: the masked part starts from nothing but noise."""
+    only_prepare: bool = False
+    """``True``: the results are the fill, the mask and the cut-out, and nothing is diffused."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A picture that steers a stage. ``stop``: up to which share of the run (0 ... 1); ``weight``: 0 ... 2."""
+
+    picture: str
+    """The name under which it is kept."""
+    kind: GuideKind
+    stop: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Guides:
+    """All guides of a stage, in the order of their slots, and how they are read (specification 06)."""
+
+    pictures: tuple[Guide, ...]
+    softness: float = 0.25
+    """How much less the shallow layers of a control network count (0 ... 1)."""
+    canny_low: int = 64
+    canny_high: int = 128
+    use_preprocessor: bool = True
+    """``False``: pictures already are edges, structure, or a cut-out face."""
+    weighting: ImagePromptWeighting = "fooocus"
+    only_prepare: bool = False
+    """``True``: the results are the guides as the networks see them, and nothing is diffused."""
+
+
+@dataclass(frozen=True)
 class Diffuse:
-    """Text to image (specification 01, 02, 03), or from a picture to its variation or upscale (05).
+    """Text to image (specification 01, 02, 03), from a picture to its variation or upscale (05), or repainting (04).
 
     ``image_number`` independent runs of one image each.
     """
@@ -128,7 +183,9 @@ class Diffuse:
     """What was asked in place of the share, for the metadata."""
     freeu: FreeU | None = None
     start: StartPicture | None = None
-    """``None``: from nothing but noise."""
+    """``None``: from nothing but noise, unless ``repaint`` says what from; never both."""
+    repaint: Repaint | None = None
+    guides: Guides | None = None
     kind: Literal["diffuse"] = "diffuse"
 
 
@@ -157,6 +214,11 @@ class Plan:
     output: Output = field(default_factory=Output)
     version: int = PLAN_VERSION
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The names of all kept pictures that the plan needs; one that it needs twice stands there twice."""
+        return tuple(name for stage in self.stages for name in _pictures_of(stage))
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values. Seeds stay integers: Python's JSON keeps all 63 bits."""
         return dataclasses.asdict(self)
@@ -177,6 +239,17 @@ class Plan:
         )
 
 
+def _pictures_of(stage: Stage) -> Iterator[str]:
+    if stage.start is not None:
+        yield stage.start.picture
+    if stage.repaint is not None:
+        yield stage.repaint.picture
+        if stage.repaint.mask is not None:
+            yield stage.repaint.mask
+    if stage.guides is not None:
+        yield from (guide.picture for guide in stage.guides.pictures)
+
+
 def _stage_from_json(values: Mapping[str, Any]) -> Stage:
     if values.get("kind") != "diffuse":
         raise ValueError(f"unknown stage kind {values.get('kind')!r}")
@@ -189,8 +262,18 @@ def _stage_from_json(values: Mapping[str, Any]) -> Stage:
             "sampling": Sampling(**values["sampling"]),
             "freeu": FreeU(**values["freeu"]) if values.get("freeu") else None,
             "start": StartPicture(**values["start"]) if values.get("start") else None,
+            "repaint": _repaint_from_json(values["repaint"]) if values.get("repaint") else None,
+            "guides": _guides_from_json(values["guides"]) if values.get("guides") else None,
         }
     )
+
+
+def _repaint_from_json(values: Mapping[str, Any]) -> Repaint:
+    return Repaint(**{**values, "outpaint": tuple((side, length) for side, length in values["outpaint"])})
+
+
+def _guides_from_json(values: Mapping[str, Any]) -> Guides:
+    return Guides(**{**values, "pictures": tuple(Guide(**guide) for guide in values["pictures"])})
 
 
 def _models_from_json(values: Mapping[str, Any]) -> Models:

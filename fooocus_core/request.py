@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, SwapMethod
+from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, Side, SwapMethod
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,51 @@ class AskedStart:
     method: str
     factor: float | None = None
     """For ``Upscale (Custom)``."""
+
+
+@dataclass(frozen=True)
+class AskedRepaint:
+    """A picture of which a part is to be painted anew, or which is to grow at its sides (specification 04).
+
+    ``picture`` and ``mask`` are names under which both are kept; the mask has the picture's size and is 255 where to
+    repaint. Without a mask there must be a side.
+    """
+
+    picture: str
+    width_px: int
+    height_px: int
+    mask: str | None = None
+    outpaint: tuple[tuple[Side, int | None], ...] = ()
+    """The sides at which it grows, and by how many pixels; 0, less and ``None`` mean three tenths of its length."""
+    additional_prompt: str = ""
+    """Stands before the prompt, on a line of its own."""
+    strength: float | None = None
+    respective_field: float | None = None
+    engine: str | None = None
+    use_initial_latent: bool = True
+    only_prepare: bool = False
+
+
+@dataclass(frozen=True)
+class AskedGuide:
+    """A picture that is to steer, kept as ``picture``, in one of the ways of ``fooocus_core.plan.GuideKind``."""
+
+    picture: str
+    kind: str = "ImagePrompt"
+    stop: float | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class AskedGuides:
+    """The guides that have a picture, in the order of their slots; the first four count."""
+
+    pictures: tuple[AskedGuide, ...]
+    softness: float | None = None
+    canny_low: int | None = None
+    canny_high: int | None = None
+    use_preprocessor: bool = True
+    only_prepare: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +108,9 @@ class GenerationRequest:
     """A positive number replaces the mode's steps."""
     start: AskedStart | None = None
     """With one, the size is the picture's."""
+    repaint: AskedRepaint | None = None
+    """The same. Not beside ``start``."""
+    guides: AskedGuides | None = None
     overwrite_vary_strength: float | None = None
     """A positive number replaces the method's share of what is made anew; the same for upscales."""
     overwrite_upscale_strength: float | None = None

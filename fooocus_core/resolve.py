@@ -16,23 +16,31 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol, TypeVar, get_args
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
 
 from fooocus_core.errors import InvalidRequest, UnknownModel
-from fooocus_core.images.methods import CUSTOM, DEFAULT_FACTOR, METHODS, upscaled_size, varied_size
+from fooocus_core.images.methods import CUSTOM, DEFAULT_FACTOR, METHODS, added_px, upscaled_size, varied_size
 from fooocus_core.plan import (
     Diffuse,
     FreeU,
     Guidance,
+    Guide,
+    GuideKind,
+    Guides,
     ImageFormat,
+    ImagePromptWeighting,
+    InpaintEngine,
     Lora,
     MetadataScheme,
     Models,
     Output,
     Plan,
     Prompts,
+    Repaint,
     Sampling,
+    Side,
     StartPicture,
     SwapMethod,
 )
@@ -40,7 +48,7 @@ from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWI
 from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
 from fooocus_core.presets.sizes import GRID_PX, Size, SizeLimits, fit_size
 from fooocus_core.prompts.lines import holds_half_a_pair
-from fooocus_core.request import AskedStart, GenerationRequest
+from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 
 log = logging.getLogger(__name__)
@@ -49,10 +57,30 @@ Name = TypeVar("Name", bound=str)
 
 ModelKind = Literal["checkpoints", "loras", "vae"]
 
+
+class GuideDefault(NamedTuple):
+    """What a guide does where the request says nothing."""
+
+    stop: float
+    weight: float
+
+
 MAX_SEED: Final = 2**63 - 1
 MAX_IMAGES: Final = 32
 MAX_STEPS: Final = 200
 MAX_FACTOR: Final = 5.0
+MAX_GUIDES: Final = 4
+GUIDE_DEFAULTS: Final[Mapping[GuideKind, GuideDefault]] = MappingProxyType(
+    {
+        "ImagePrompt": GuideDefault(0.5, 0.6),
+        "FaceSwap": GuideDefault(0.9, 0.75),
+        "PyraCanny": GuideDefault(0.5, 1.0),
+        "CPDS": GuideDefault(0.5, 1.0),
+    }
+)
+"""Of each kind of guide (specification 06, section 1)."""
+SELF_REFINED_SWITCH: Final = 0.8
+"""Where an inpaint engine hands over to the base as it is, when there is no refiner (specification 01, section 10)."""
 MAX_FREEU_FACTOR: Final = 100
 """Far beyond any use; more would leave half precision's range."""
 MAX_PROMPT_CHARACTERS: Final = 20_000
@@ -79,22 +107,31 @@ def resolve_request(
     draw_seed: Callable[[], int],
     limits: SizeLimits | None = None,
     max_prompt_characters: int = MAX_PROMPT_CHARACTERS,
+    weighting: ImagePromptWeighting = "fooocus",
 ) -> Plan:
     """The complete plan of a request.
 
-    ``draw_seed`` is asked for a number in 0 ... 2**63 - 1 when the request brings none of its own. Raises
+    ``draw_seed`` is asked for a number in 0 ... 2**63 - 1 when the request brings none of its own. ``weighting`` is the
+    server's word on image prompts. Raises
     ``InvalidRequest`` for a value outside its range or set, ``UnknownModel`` when there is no checkpoint at all.
     """
     performance = _choice("performance", request.performance, preset.performance, tuple(MODES))
     mode = MODES[performance]
-    start, size = _start_and_size(request, preset, limits or SizeLimits())
+    limits = limits or SizeLimits()
+    start, size = _start_and_size(request, preset, limits)
+    repaint = None if request.repaint is None else _repaint(request.repaint, preset)
+    if request.repaint is not None:
+        size = _outpainted_size(request.repaint, limits)
     mode_steps = mode.steps if start is None or start.factor is None else mode.upscale_steps
     checkpoint = choose_checkpoint(request.checkpoint, preset, library)
     sampling = _sampling(request, preset, mode, mode_steps)
+    models = _models(request, preset, mode, checkpoint, library)
     switch = _refiner_switch(request, preset, mode)
+    if repaint is not None and repaint.engine != "None" and models.refiner is None:
+        switch = SELF_REFINED_SWITCH
     overwritten_switch = _overwritten_switch(request, preset, sampling.steps)
     stage = Diffuse(
-        models=_models(request, preset, mode, checkpoint, library),
+        models=models,
         prompts=_prompts(request, preset, max_prompt_characters),
         width_px=size.width_px,
         height_px=size.height_px,
@@ -111,6 +148,8 @@ def resolve_request(
         overwrite_switch=overwritten_switch,
         freeu=_freeu(request.freeu),
         start=start,
+        repaint=repaint,
+        guides=None if request.guides is None else _guides(request.guides, weighting),
     )
     return Plan(stages=(stage,), output=_output(request, preset))
 
@@ -200,8 +239,12 @@ def _performance_lora(mode: Mode, library: NameLookup) -> Lora | None:
 
 
 def _prompts(request: GenerationRequest, preset: Preset, max_characters: int) -> Prompts:
+    prompt = _text("prompt", request.prompt, preset.prompt, max_characters)
+    if request.repaint is not None and request.repaint.additional_prompt:
+        additional = _text("inpaint_additional_prompt", request.repaint.additional_prompt, "", max_characters)
+        prompt = f"{additional}\n{prompt}" if prompt else additional
     return Prompts(
-        prompt=_text("prompt", request.prompt, preset.prompt, max_characters),
+        prompt=prompt,
         negative_prompt=_text("negative_prompt", request.negative_prompt, preset.negative_prompt, max_characters),
         styles=preset.styles if request.styles is None else request.styles,
         read_wildcards_in_order=request.read_wildcards_in_order,
@@ -271,6 +314,63 @@ def _start_and_size(request: GenerationRequest, preset: Preset, limits: SizeLimi
     height, width, refine = upscaled_size(asked.height_px, asked.width_px, factor, fast=METHODS[asked.method].fast)
     size = _diffused_size(width, height, limits) if refine else Size(width, height)
     return StartPicture(asked.picture, asked.method, denoise, factor, refine), size
+
+
+def _repaint(asked: AskedRepaint, preset: Preset) -> Repaint:
+    added = _added_px(asked)
+    return Repaint(
+        picture=asked.picture,
+        mask=asked.mask,
+        outpaint=tuple((side, added[side]) for side, _ in asked.outpaint),
+        denoise=_number("inpaint_strength", asked.strength, Repaint.denoise, 0.0, 1.0),
+        respective_field=_number(
+            "inpaint_respective_field", asked.respective_field, Repaint.respective_field, 0.0, 1.0
+        ),
+        engine=_choice(
+            "inpaint_engine", cast("InpaintEngine | None", asked.engine), preset.inpaint_engine, get_args(InpaintEngine)
+        ),
+        use_initial_latent=asked.use_initial_latent,
+        only_prepare=asked.only_prepare,
+    )
+
+
+def _added_px(asked: AskedRepaint) -> dict[Side, int]:
+    return added_px(asked.height_px, asked.width_px, {side: length or 0 for side, length in asked.outpaint})
+
+
+def _outpainted_size(asked: AskedRepaint, limits: SizeLimits) -> Size:
+    """The size of the result. A picture that comes in too large was refused before; here it is what is added."""
+    added = _added_px(asked)
+    width = asked.width_px + added["left"] + added["right"]
+    height = asked.height_px + added["top"] + added["bottom"]
+    if width * height > limits.max_repainted_pixels:
+        reason = f"the result would have {width}*{height} pixels, more than {limits.max_repainted_pixels}"
+        raise InvalidRequest("outpaint" if asked.outpaint else "repaint", reason)
+    return Size(width, height)
+
+
+def _guides(asked: AskedGuides, weighting: ImagePromptWeighting) -> Guides:
+    default = Guides(())
+    return Guides(
+        pictures=tuple(_guide(index, guide) for index, guide in enumerate(asked.pictures[:MAX_GUIDES])),
+        softness=_number("controlnet_softness", asked.softness, default.softness, 0.0, 1.0),
+        canny_low=_whole("canny_low_threshold", asked.canny_low, default.canny_low, 1, 255),
+        canny_high=_whole("canny_high_threshold", asked.canny_high, default.canny_high, 1, 255),
+        use_preprocessor=asked.use_preprocessor,
+        weighting=weighting,
+        only_prepare=asked.only_prepare,
+    )
+
+
+def _guide(index: int, asked: AskedGuide) -> Guide:
+    kind = _choice(f"guides.{index}.kind", cast(GuideKind, asked.kind), "ImagePrompt", get_args(GuideKind))
+    default = GUIDE_DEFAULTS[kind]
+    return Guide(
+        asked.picture,
+        kind,
+        stop=_number(f"guides.{index}.stop", asked.stop, default.stop, 0.0, 1.0),
+        weight=_number(f"guides.{index}.weight", asked.weight, default.weight, 0.0, 2.0),
+    )
 
 
 def _factor(asked: AskedStart) -> float | None:

@@ -254,11 +254,21 @@ def _names(settings: Settings, library: Library, config: Config) -> NameLookup:
 
 
 def _resolver(preset: Preset, library: NameLookup, settings: Settings) -> Callable[[GenerationRequest], Plan]:
-    sizes = SizeLimits(max_side_px=settings.max_side_px, max_pixels=settings.max_pixels)
+    sizes = SizeLimits(
+        max_side_px=settings.max_side_px,
+        max_pixels=settings.max_pixels,
+        max_repainted_pixels=settings.max_input_pixels,
+    )
 
     def resolve(request: GenerationRequest) -> Plan:
         return resolve_request(
-            request, preset, library, lambda: secrets.randbelow(SEEDS), sizes, settings.max_prompt_characters
+            request,
+            preset,
+            library,
+            lambda: secrets.randbelow(SEEDS),
+            sizes,
+            settings.max_prompt_characters,
+            settings.ip_adapter_weighting,
         )
 
     return resolve

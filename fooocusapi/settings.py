@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fooocus_core.plan import ImagePromptWeighting
 from fooocus_core.presets.config_file import CONFIG_KEYS
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.resolve import MAX_PROMPT_CHARACTERS
@@ -99,6 +100,9 @@ class Settings(BaseSettings):
     max_fetch_redirects: int = Field(5, ge=0, le=20, description="redirects that are followed to a picture")
     fetch_private: bool = Field(
         False, description="fetch pictures from loopback, private and other closed networks as well"
+    )
+    ip_adapter_weighting: ImagePromptWeighting = Field(
+        "fooocus", description="how image prompts weigh: as in Fooocus, or as in the paper on IP-Adapter (`standard`)"
     )
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 

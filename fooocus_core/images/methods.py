@@ -1,4 +1,7 @@
-"""What variations and upscales are: how much is made anew, and at which size (specification 05). Numbers only."""
+"""What variations, upscales and outpaintings are: how much is made anew, and at which size. Numbers only.
+
+Specification: 05; 04, section 2.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from fooocus_core.images.area_classes import area_class, fitted_size
+from fooocus_core.plan import Side
 
 SMALLEST_CLASS, LARGEST_VARIED_CLASS = 1024, 2048
 LARGEST_REFINED_CLASS = 2800
@@ -16,6 +20,8 @@ NETWORK_FACTOR = 4
 """How many times the super-resolution network enlarges."""
 
 REFINING_DENOISE = 0.382
+OUTPAINT_SHARE = 0.3
+"""Of the height or width that is added at a side by default."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,18 @@ def upscaled_size(height_px: int, width_px: int, factor: float, *, fast: bool) -
         sides = fitted_size(NETWORK_FACTOR * height_px, NETWORK_FACTOR * width_px, SMALLEST_CLASS)
         return UpscaledSize(*sides, refine)
     return UpscaledSize(int(height_px * factor), int(width_px * factor), refine)
+
+
+def added_px(height_px: int, width_px: int, sides: Mapping[Side, int]) -> dict[Side, int]:
+    """How much an outpainting adds at each of the four sides of a picture.
+
+    ``sides`` says how many pixels; 0 and less is three tenths of the height before either, or of the width.
+    """
+    lengths: dict[Side, int] = {"top": height_px, "bottom": height_px, "left": width_px, "right": width_px}
+    return {side: _added_at(sides.get(side), length) for side, length in lengths.items()}
+
+
+def _added_at(asked_px: int | None, length_px: int) -> int:
+    if asked_px is None:
+        return 0
+    return asked_px if asked_px > 0 else int(OUTPAINT_SHARE * length_px)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
+from fooocus_core.images.methods import added_px
 from fooocus_core.images.pixels import Mask, Picture
-
-Side = Literal["left", "right", "top", "bottom"]
-SHARE = 0.3
-"""Of the height or width that is added at a side by default."""
+from fooocus_core.plan import Side
 
 
 def extended(picture: Picture, mask: Mask, sides: Mapping[Side, int]) -> tuple[Picture, Mask]:
@@ -20,14 +17,6 @@ def extended(picture: Picture, mask: Mask, sides: Mapping[Side, int]) -> tuple[P
     ``sides`` says how many pixels; 0 and less is three tenths of the height before either, or of the width.
     """
     height, width = mask.shape
-    room = (
-        (_added("top", sides, height), _added("bottom", sides, height)),
-        (_added("left", sides, width), _added("right", sides, width)),
-    )
+    added = added_px(height, width, sides)
+    room = ((added["top"], added["bottom"]), (added["left"], added["right"]))
     return np.pad(picture, (*room, (0, 0)), mode="edge"), np.pad(mask, room, constant_values=255)
-
-
-def _added(side: Side, sides: Mapping[Side, int], length_px: int) -> int:
-    if side not in sides:
-        return 0
-    return sides[side] if sides[side] > 0 else int(SHARE * length_px)

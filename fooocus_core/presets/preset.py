@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, get_args
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.library import POCKET_NAME, ModelKind
-from fooocus_core.plan import Guidance, ImageFormat, Lora, MetadataScheme, Performance, Sampling
+from fooocus_core.plan import Guidance, ImageFormat, InpaintEngine, Lora, MetadataScheme, Performance, Sampling
 from fooocus_core.presets.config_file import Config, Layer, read_layer
 from fooocus_core.presets.modes import MODES
 from fooocus_core.presets.sizes import Size, parse_size
@@ -87,6 +87,7 @@ class Preset:
     negative_prompt: str = ""
     styles: tuple[str, ...] = ()
     size: Size = DEFAULT_SIZE
+    inpaint_engine: InpaintEngine = "v2.6"
     image_format: ImageFormat = "png"
     save_metadata: bool = False
     metadata_scheme: MetadataScheme = "fooocus"
@@ -182,6 +183,7 @@ def preset_from_layers(name: str, layers: Sequence[Layer]) -> Preset:
         negative_prompt=settings.text("default_prompt_negative", base.negative_prompt, is_empty_said=True),
         styles=settings.texts("default_styles", base.styles),
         size=_size(settings, base.size),
+        inpaint_engine=settings.choice("default_inpaint_engine_version", base.inpaint_engine, get_args(InpaintEngine)),
         image_format=settings.choice("default_output_format", base.image_format, get_args(ImageFormat)),
         save_metadata=settings.flag("default_save_metadata_to_images", base.save_metadata),
         metadata_scheme=settings.choice("default_metadata_scheme", base.metadata_scheme, get_args(MetadataScheme)),

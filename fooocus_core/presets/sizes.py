@@ -60,6 +60,8 @@ class SizeLimits:
     min_side_px: int = 64
     max_side_px: int = 4096
     max_pixels: int = 2048 * 2048
+    max_repainted_pixels: int = 25_000_000
+    """Of a whole picture of which only a part is painted."""
 
 
 def parse_size(text: str, field: str = "size") -> Size:

@@ -37,7 +37,7 @@ class KeptPictures:
         self._lock = threading.Lock()
 
     def keep(self, pixels: NDArray[np.uint8]) -> str:
-        """Keeps ``[h, w, 3]`` or ``[h, w, 4]`` and returns the picture's name. Raises ``OSError``."""
+        """Keeps ``[h, w, 3]``, ``[h, w, 4]`` or a mask ``[h, w]``, and returns its name. Raises ``OSError``."""
         name = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         with self._lock:
             if not self._path(name).is_file():
@@ -79,10 +79,9 @@ class KeptPictures:
         return self._folder / f"{name}.png"
 
 
-def pictures_of(plan: Plan | None) -> list[str]:
-    """The names of the pictures that a plan starts from."""
-    stages = () if plan is None else plan.stages
-    return [stage.start.picture for stage in stages if stage.start is not None]
+def pictures_of(plan: Plan | None) -> tuple[str, ...]:
+    """The names of the pictures that a plan needs."""
+    return () if plan is None else plan.pictures
 
 
 def _packed(pixels: NDArray[np.uint8]) -> bytes:

@@ -19,12 +19,22 @@ def test_safetensors_with_its_header(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors"))
     assert checkpoint.name == "model.safetensors"
     assert "fooocusapi.sidecar" in checkpoint.metadata
-    assert torch.equal(checkpoint.under("first_stage_model.")["quant_conv.bias"], tiny_checkpoint()[
-        "first_stage_model.quant_conv.bias"])
+    assert torch.equal(
+        checkpoint.under("first_stage_model.")["quant_conv.bias"],
+        tiny_checkpoint()["first_stage_model.quant_conv.bias"],
+    )
 
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int16, torch.uint8,
-          torch.bool]
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int16,
+    torch.uint8,
+    torch.bool,
+]
 
 
 @pytest.mark.parametrize("padding", range(9))
@@ -35,8 +45,12 @@ def test_every_type_shape_and_alignment(tmp_path: Path, padding: int) -> None:
     save_file(tensors, path)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little") + padding  # a header that moves the tensors off their alignment
-    path.write_bytes(length.to_bytes(8, "little") + content[8 : 8 + length - padding] + b" " * padding
-                     + content[8 + length - padding :])
+    path.write_bytes(
+        length.to_bytes(8, "little")
+        + content[8 : 8 + length - padding]
+        + b" " * padding
+        + content[8 + length - padding :]
+    )
     read = open_checkpoint(path).tensors
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[key], tensor) and read[key].dtype == tensor.dtype for key, tensor in tensors.items())

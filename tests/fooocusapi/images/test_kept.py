@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fooocus_core.errors import MissingPicture
-from fooocus_core.plan import StartPicture
+from fooocus_core.plan import Guide, Guides, Repaint, StartPicture
 from fooocusapi.images.kept import KeptPictures, pictures_of
 from tests.fooocusapi.fakes import a_plan
 
@@ -72,5 +72,8 @@ def test_a_damaged_file_is_a_missing_picture(tmp_path: Path) -> None:
 def test_the_pictures_of_a_plan() -> None:
     plan = a_plan()
     start = StartPicture("abc", "Vary (Subtle)", 0.5)
-    assert pictures_of(None) == pictures_of(plan) == []
-    assert pictures_of(replace(plan, stages=(replace(plan.stages[0], start=start),))) == ["abc"]
+    repaint, guide = Repaint("def", mask="fed"), Guide("abc", "CPDS", 0.5, 1.0)
+    assert pictures_of(None) == pictures_of(plan) == ()
+    assert pictures_of(replace(plan, stages=(replace(plan.stages[0], start=start),))) == ("abc",)
+    stage = replace(plan.stages[0], start=start, repaint=repaint, guides=Guides((guide, guide)))
+    assert pictures_of(replace(plan, stages=(stage,))) == ("abc", "def", "fed", "abc", "abc")
