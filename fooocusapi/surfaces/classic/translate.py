@@ -7,54 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast, get_args
+from typing import Any
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.record import DEFAULT_VAE
-from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, Plan, Stage, SwapMethod
-from fooocus_core.presets.sizes import Size, parse_size
+from fooocus_core.plan import Plan, Stage
 from fooocus_core.request import AskedStart, GenerationRequest
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.inputs import holds_image
 from fooocusapi.images.names import check_save_name
 from fooocusapi.services import Resolver
+from fooocusapi.surfaces import meanings
 from fooocusapi.surfaces.classic.schemas import (
     AdvancedParams,
     CommonRequest,
     ImgUpscaleOrVaryRequestJson,
-    UpscaleOrVaryMethod,
 )
-from fooocusapi.surfaces.lenient import LenientEnum, default_of
+from fooocusapi.surfaces.fields import UpscaleOrVaryMethod
+from fooocusapi.surfaces.lenient import default_of
 
 SURFACE = "classic"
 
-SECOND_NAMES = {"a111": "a1111"}
-"""Metadata schemes that the guides spell in their own way."""
-
 FIELD_OF: Mapping[str, Location] = {
-    "styles": ("style_selections",),
-    "performance": ("performance_selection",),
-    "width_px, height_px": ("aspect_ratios_selection",),
-    "seed": ("image_seed",),
-    "checkpoint": ("base_model_name",),
-    "refiner": ("refiner_model_name",),
-    "vae": ("advanced_params", "vae_name"),
-    "clip_skip": ("advanced_params", "clip_skip"),
-    "adaptive_scale": ("advanced_params", "adaptive_cfg"),
-    "adm_positive": ("advanced_params", "adm_scaler_positive"),
-    "adm_negative": ("advanced_params", "adm_scaler_negative"),
-    "adm_end": ("advanced_params", "adm_scaler_end"),
-    "sampler": ("advanced_params", "sampler_name"),
-    "scheduler": ("advanced_params", "scheduler_name"),
-    "overwrite_steps": ("advanced_params", "overwrite_step"),
-    "overwrite_switch": ("advanced_params", "overwrite_switch"),
-    "refiner_swap": ("advanced_params", "refiner_swap_method"),
+    **{
+        field: ("advanced_params", name) if name in AdvancedParams.model_fields else (name,)
+        for field, name in (*((name, name) for name in AdvancedParams.model_fields), *meanings.FIELD_OF.items())
+    },
     "start": ("input_image",),
-    "start_method": ("uov_method",),
     "start_factor": ("upscale_value",),
-    "overwrite_vary_strength": ("advanced_params", "overwrite_vary_strength"),
-    "overwrite_upscale_strength": ("advanced_params", "overwrite_upscale_strength"),
-    **{f"freeu_{factor}": ("advanced_params", f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")},
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),
     "metadata_scheme": ("meta_scheme",),
@@ -96,45 +76,14 @@ def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, start: A
 
 def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationRequest:
     """What was asked, in the common words. Raises ``InvalidRequest`` for a size or a name that cannot be read."""
-    advanced = body.advanced_params
-    size = _size(body)
-    return GenerationRequest(
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt,
-        styles=None if body.style_selections is None else tuple(body.style_selections),
-        performance=cast("Performance | None", _value(body.performance_selection)),
-        width_px=_positive(advanced.overwrite_width) or (size.width_px if size else None),
-        height_px=_positive(advanced.overwrite_height) or (size.height_px if size else None),
-        image_number=1 if one_image else body.image_number,
-        seed=body.image_seed,
-        seed_increment=not advanced.disable_seed_increment,
-        checkpoint=_file_name(body.base_model_name),
-        refiner=_file_name(body.refiner_model_name),
-        refiner_switch=body.refiner_switch,
-        refiner_swap=_swap_method(advanced),
-        overwrite_switch=advanced.overwrite_switch,
-        freeu=_freeu(advanced),
-        vae=_file_name(advanced.vae_name),
-        loras=_loras(body),
-        clip_skip=advanced.clip_skip,
-        guidance_scale=body.guidance_scale,
-        sharpness=body.sharpness,
-        adaptive_scale=advanced.adaptive_cfg,
-        adm_positive=advanced.adm_scaler_positive,
-        adm_negative=advanced.adm_scaler_negative,
-        adm_end=advanced.adm_scaler_end,
-        sampler=_choice(advanced.sampler_name),
-        scheduler=_choice(advanced.scheduler_name),
-        overwrite_steps=advanced.overwrite_step,
-        overwrite_vary_strength=advanced.overwrite_vary_strength,
-        overwrite_upscale_strength=advanced.overwrite_upscale_strength,
-        read_wildcards_in_order=body.read_wildcards_in_order,
-        image_format=cast("ImageFormat | None", _value(body.save_extension)),
+    request = replace(
+        meanings.to_common_request(body, body.advanced_params),
+        image_format=meanings.image_format(body.save_extension),
         save_metadata=body.save_meta,
-        metadata_scheme=_metadata_scheme(body),
+        metadata_scheme=meanings.metadata_scheme(body.meta_scheme),
         save_name=check_save_name(body.save_name or ""),
-        preview=not advanced.disable_preview,
     )
+    return replace(request, image_number=1) if one_image else request
 
 
 def to_start(body: ImgUpscaleOrVaryRequestJson, picture: str, width_px: int, height_px: int) -> AskedStart | None:
@@ -169,7 +118,9 @@ def _holds_image(entries: object) -> bool:
 
 def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:
     if error.field in ("width_px", "height_px"):
-        return _refused(_size_field(error.field, body), f"{error.field.removesuffix('_px')} {error.reason}", body)
+        name = meanings.side_field(error.field, body.advanced_params)
+        field = FIELD_OF.get(name, (name,))
+        return _refused(field, f"{error.field.removesuffix('_px')} {error.reason}", body)
     return _refused(FIELD_OF.get(error.field, (error.field,)), error.reason, body)
 
 
@@ -178,67 +129,6 @@ def _refused(field: Location, reason: str, body: CommonRequest) -> RefusedField:
     for part in field:
         sent = getattr(sent, str(part), None)
     return RefusedField(("body", *field), reason, value=sent, body=body.model_dump(exclude_unset=True))
-
-
-def _size_field(side: str, body: CommonRequest) -> Location:
-    """Which field the side came from: the override wins over the aspect ratio."""
-    name = f"overwrite_{side.removesuffix('_px')}"
-    return ("advanced_params", name) if _positive(getattr(body.advanced_params, name)) else ("aspect_ratios_selection",)
-
-
-def _size(body: CommonRequest) -> Size | None:
-    text = body.aspect_ratios_selection
-    return None if text is None else parse_size(text, "aspect_ratios_selection")
-
-
-def _loras(body: CommonRequest) -> tuple[Lora, ...] | None:
-    """Slot for slot: an empty one keeps its place, because only the first few places count."""
-    if body.loras is None:
-        return None
-    return tuple(
-        Lora((_file_name(lora.model_name) or "None") if lora.enabled else "None", lora.weight) for lora in body.loras
-    )
-
-
-def _metadata_scheme(body: CommonRequest) -> MetadataScheme | None:
-    """``None`` where nothing was said; any word that is not a way of writing a1111 means fooocus."""
-    if body.meta_scheme is None:
-        return None
-    name = body.meta_scheme.strip().lower()
-    return "a1111" if SECOND_NAMES.get(name, name) == "a1111" else "fooocus"
-
-
-def _swap_method(advanced: AdvancedParams) -> SwapMethod | None:
-    """``None`` where nothing was said; any other word than the three means joint."""
-    if advanced.refiner_swap_method is None:
-        return None
-    asked = advanced.refiner_swap_method.strip().lower()
-    return next((method for method in get_args(SwapMethod) if method == asked), "joint")
-
-
-def _freeu(advanced: AdvancedParams) -> FreeU | None:
-    """``None`` where it is off; a factor that was not said is the default."""
-    if not advanced.freeu_enabled:
-        return None
-    said = {factor: getattr(advanced, f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")}
-    return FreeU(**{factor: value for factor, value in said.items() if value is not None})
-
-
-def _choice(name: str | None) -> str | None:
-    return None if name is None else name.strip().lower()
-
-
-def _file_name(name: str | None) -> str | None:
-    """A listed name: sub-folders may be written with either slash."""
-    return None if name is None else name.strip().replace("\\", "/")
-
-
-def _value(member: LenientEnum | None) -> str | None:
-    return None if member is None else member.value
-
-
-def _positive(number: int | None) -> int | None:
-    return number if number is not None and number > 0 else None
 
 
 def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
