@@ -22,6 +22,9 @@ from torch import Tensor
 MANIFESTS = Path(__file__).parent / "manifests"
 BASE, REFINER, SD15 = "sdxl_base_checkpoint", "sdxl_refiner_checkpoint", "sd15_checkpoint"
 INTERPOSER = "xl-to-v1_interposer-v4.0"
+FACES = "detection_Resnet50_Final"
+CLIP_VISION, NEGATIVE = "clip_vision_vit_h", "fooocus_ip_negative"
+IMAGE_ADAPTER, CONTROL = "ip-adapter-plus_sdxl_vit-h", "control-lora-rank128"
 BLOCK_BYTES = 2**24
 BYTES = {"F16": 2, "F32": 4, "I64": 8}
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
@@ -43,6 +46,13 @@ _UNET = {
     REFINER: (12, 384, {1280: 128, 2560: 128 + 5 * 256}),
     SD15: (10, 320, {768: 64}),
 }
+_GUIDES = {
+    CLIP_VISION: (10, 1280, {1024: 64, 3072: 192, 4096: 256, 49408: 99}),
+    # Tokens are as wide as the thin base's text contexts, as they are in the published files.
+    IMAGE_ADAPTER: (10, 640, {2048: 64 + 128}),
+    NEGATIVE: (10, 640, {2048: 64 + 128}),
+    CONTROL: (10, 320, {2048: 64 + 128, 2816: 128 + 6 * 256, 128: 12}),
+}
 
 
 def thin_checkpoint(
@@ -58,8 +68,8 @@ def thin_checkpoint(
 
 
 def _thin_shape(manifest: str, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if key.startswith("model.diffusion_model."):
-        divisor, unit, named = _UNET[manifest]
+    if manifest in _GUIDES or key.startswith("model.diffusion_model."):
+        divisor, unit, named = (_GUIDES if manifest in _GUIDES else _UNET)[manifest]
         return tuple(named.get(size, size // divisor if size % unit == 0 else size) for size in shape)
     if key.startswith("first_stage_model."):
         return tuple(size // 4 if size % 128 == 0 else size for size in shape)
@@ -67,7 +77,7 @@ def _thin_shape(manifest: str, key: str, shape: tuple[int, ...]) -> tuple[int, .
         return tuple(size // 12 if size % 768 == 0 else size for size in shape)
     if key.startswith("conditioner.embedders."):
         return tuple(size // 10 if size % 1280 == 0 else size for size in shape)
-    return tuple(size // 8 if size == 64 else size for size in shape)  # the interposer
+    return tuple(size // 8 if size % 64 == 0 else size for size in shape)  # the interposer, the detector of faces
 
 
 def _values(key: str, shape: tuple[int, ...], stored: str, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
