@@ -19,6 +19,10 @@ ALMOST_DONE = 0.999
 """The highest fraction of a job that has not succeeded: clients take 1 for the end."""
 
 
+BEGUN = "Initializing ..."
+"""What a job tells that a worker has taken and that has told nothing of its own yet."""
+
+
 class JobState(StrEnum):
     """Where a job stands. Cancelled and failed are two things: a stop on request is no error."""
 
@@ -74,6 +78,8 @@ class Job:
     """The saved pictures in the order of their index, also those of a job that was stopped later."""
     attempts: int = 0
     """How often a worker took the job; 2 after a restart in the middle."""
+    number: int = 0
+    """The job's place in the journal, from 1: later jobs have higher ones. 0 before it is written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def _begun(job: Job, now_ms: int) -> Job:
         state=JobState.RUNNING,
         started_ms=max(now_ms, job.queued_ms),
         fraction=0.0,
-        text="Initializing ...",
+        text=BEGUN,
         results=(),
         attempts=job.attempts + 1,
     )

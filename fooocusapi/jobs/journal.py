@@ -40,7 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, JobState, ResultImage
-from fooocusapi.jobs.journal_base import JournalError
+from fooocusapi.jobs.journal_base import JournalError, TimeRange
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ class SqlJournal:
         if self._claim is not None:
             self._claim.close()
 
-    def add(self, job: Job) -> None:
-        """Append a new job. ``job.plan`` must be there."""
+    def add(self, job: Job) -> int:
+        """Append a new job, whose ``plan`` must be there; its number."""
         if job.plan is None:
             raise ValueError("a job without a plan cannot be added")
         fixed = {
@@ -115,7 +115,9 @@ class SqlJournal:
             "queued_ms": job.queued_ms,
         }
         with self._writing() as connection:
-            connection.execute(insert(jobs).values(fixed | _changing(job)))
+            added = connection.execute(insert(jobs).values(fixed | _changing(job)))
+        (number,) = added.inserted_primary_key or (0,)
+        return int(number)
 
     def save(self, job: Job) -> None:
         """Record state, times, results and attempts; what was asked is never written again."""
@@ -133,12 +135,26 @@ class SqlJournal:
         return self._jobs(select(jobs).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.sequence))
 
     def history(
-        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
+        self,
+        *,
+        page: int = 0,
+        page_size: int | None = None,
+        newest_first: bool = True,
+        job_id: str | None = None,
+        surface: str | None = None,
+        queued_ms: TimeRange | None = None,
     ) -> list[Job]:
-        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all."""
+        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all.
+
+        ``surface``: only those that this dialect took; ``queued_ms``: only those submitted within it.
+        """
         query = select(jobs).where(jobs.c.state.not_in(UNFINISHED))
         if job_id is not None:
             query = query.where(jobs.c.id == job_id)
+        if surface is not None:
+            query = query.where(jobs.c.surface == surface)
+        if queued_ms is not None:
+            query = query.where(jobs.c.queued_ms.between(*queued_ms))
         query = query.order_by(jobs.c.sequence.desc() if newest_first else jobs.c.sequence)
         if page_size is not None:
             query = query.limit(page_size).offset(page * page_size)
@@ -285,6 +301,7 @@ def _job(row: RowMapping, pictures: tuple[ResultImage, ...]) -> Job:
         reason=row["reason"],
         results=pictures,
         attempts=row["attempts"],
+        number=row["sequence"],
     )
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fooocusapi.jobs.job import Job
+
+
+class TimeRange(NamedTuple):
+    """Milliseconds since the epoch, both ends included."""
+
+    first_ms: int
+    last_ms: int
 
 
 class JournalError(Exception):
@@ -17,7 +24,8 @@ class Journal(Protocol):
     ``fooocusapi.jobs.journal.SqlJournal`` is the real one.
     """
 
-    def add(self, job: Job) -> None: ...
+    def add(self, job: Job) -> int:
+        """Append a new job; its number."""
 
     def save(self, job: Job) -> None:
         """Record the state, times, results and attempts of a job that was added."""
@@ -28,9 +36,19 @@ class Journal(Protocol):
         """Waiting and running jobs in the order in which they were added."""
 
     def history(
-        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
+        self,
+        *,
+        page: int = 0,
+        page_size: int | None = None,
+        newest_first: bool = True,
+        job_id: str | None = None,
+        surface: str | None = None,
+        queued_ms: TimeRange | None = None,
     ) -> list[Job]:
-        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all."""
+        """Finished jobs in the order in which they were added; ``page`` counts from 0, no size means all.
+
+        ``surface``: only those that this dialect took; ``queued_ms``: only those submitted within it.
+        """
 
     def count_finished(self) -> int: ...
 

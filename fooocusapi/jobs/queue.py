@@ -7,6 +7,7 @@ or a result is there before anybody hears of it. Progress and previews live in m
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import threading
 import uuid
@@ -20,7 +21,7 @@ from fooocus_core.events import Cancelled, CancelToken, Failed, Progress
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.bridge import QueueClosed, Watcher, Watchers
 from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, advance
-from fooocusapi.jobs.journal_base import Journal
+from fooocusapi.jobs.journal_base import Journal, TimeRange
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Every job that has not ended; ``waiting`` in the order in which they will run."""
+
+    running: Job | None
+    waiting: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """A job that a worker has taken, and the question whether to stop it."""
 
@@ -180,7 +189,7 @@ class JobQueue:
                 context=dict(context),
                 queued_ms=self._clock(),
             )
-            self._journal.add(job)
+            job = dataclasses.replace(job, number=self._journal.add(job))
             self._enqueue(job)
         return job
 
@@ -228,10 +237,35 @@ class JobQueue:
         return Snapshot(tuple(JobSummary.of(job) for job in queue), history)
 
     def history(
-        self, *, page: int = 0, page_size: int | None = None, newest_first: bool = True, job_id: str | None = None
+        self,
+        *,
+        page: int = 0,
+        page_size: int | None = None,
+        newest_first: bool = True,
+        job_id: str | None = None,
+        surface: str | None = None,
+        queued_ms: TimeRange | None = None,
     ) -> list[Job]:
         """Finished jobs of all runs of the server, from the journal: blocks for a disk."""
-        return self._journal.history(page=page, page_size=page_size, newest_first=newest_first, job_id=job_id)
+        return self._journal.history(
+            page=page,
+            page_size=page_size,
+            newest_first=newest_first,
+            job_id=job_id,
+            surface=surface,
+            queued_ms=queued_ms,
+        )
+
+    def now_ms(self) -> int:
+        """The time by the clock that stamps the jobs."""
+        return self._clock()
+
+    def unfinished(self) -> Unfinished:
+        """The job that a worker is at and those that wait, as they stand."""
+        with self._state:
+            waiting = tuple(self._unfinished[job_id] for job_id in self._waiting)
+            running = None if self._running_id is None else self._unfinished[self._running_id]
+            return Unfinished(running, waiting)
 
     def latest_preview(self, job_id: str) -> NDArray[np.uint8] | None:
         """The running job's picture as it stands, uint8 ``[height, width, 3]``; ``None`` for every other job."""

@@ -11,7 +11,7 @@ import pytest
 from fooocus_core.plan import Diffuse, Lora, Models, Output, Plan, Prompts
 from fooocusapi.jobs.job import Job, JobState, ResultImage
 from fooocusapi.jobs.journal import SqlJournal
-from fooocusapi.jobs.journal_base import JournalError
+from fooocusapi.jobs.journal_base import JournalError, TimeRange
 from tests.fooocusapi.fakes import BIRTH_MS, a_plan
 
 
@@ -34,7 +34,8 @@ def test_every_field_comes_back(journal: SqlJournal) -> None:
         Output("webp", True, "a1111", "name"),
     )
     job = a_job(plan=plan)
-    journal.add(job)
+    job = dataclasses.replace(job, number=journal.add(job))
+    assert job.number == 1
     assert journal.get("1") == job
     ended = dataclasses.replace(
         job,
@@ -70,6 +71,16 @@ def test_unfinished_jobs_keep_their_order_over_a_restart(journal_url: str) -> No
     reopened = SqlJournal(journal_url)
     assert [job.id for job in reopened.unfinished()] == ["1", "2", "3", "4"]
     reopened.close()
+
+
+def test_history_of_one_dialect_within_a_time(journal: SqlJournal) -> None:
+    for number in range(6):
+        surface = "unified" if number % 2 else "classic"
+        journal.add(a_job(str(number), surface=surface, queued_ms=BIRTH_MS + number, state=JobState.SUCCEEDED))
+    assert [job.id for job in journal.history(surface="unified")] == ["5", "3", "1"]
+    within = TimeRange(BIRTH_MS + 1, BIRTH_MS + 3)
+    assert [job.id for job in journal.history(queued_ms=within, newest_first=False)] == ["1", "2", "3"]
+    assert [job.number for job in journal.history(surface="unified", queued_ms=within, page=1, page_size=1)] == [2]
 
 
 def test_history_is_paged_in_both_directions(journal: SqlJournal) -> None:

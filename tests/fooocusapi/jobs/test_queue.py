@@ -46,6 +46,15 @@ def test_a_job_is_in_the_journal_before_submit_returns(jobs: JobQueue, journal: 
     assert (job.state, job.queued_ms, job.attempts) == (JobState.WAITING, clock.now_ms, 0)
 
 
+def test_what_has_not_ended_is_told_apart(jobs: JobQueue) -> None:
+    assert (jobs.unfinished().running, jobs.unfinished().waiting) == (None, ())
+    first, second, third = (submit(jobs) for _ in range(3))
+    assert [job.number for job in (first, second, third)] == [1, 2, 3]
+    assert jobs.unfinished().waiting == (first, second, third)
+    assert begin(jobs) == jobs.unfinished().running
+    assert jobs.unfinished().waiting == (second, third)
+
+
 def test_a_full_queue_refuses_and_leaves_no_job(make_queue: MakeQueue, journal: SqlJournal, store: FakeStore) -> None:
     jobs = make_queue(Limits(queue_size=2))
     submit(jobs)
