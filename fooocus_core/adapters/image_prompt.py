@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
 from fooocus_core.conditioning.adm import PromptSide
+from fooocus_core.plan import ImagePromptWeighting
 from fooocus_core.sampling.network import NetworkCall
 
 if TYPE_CHECKING:
     from fooocus_core.models.unet import DiffusionNetwork, UNetShape
 
+CLIP_PX = 224
+"""The side of the pictures that the image encoder looks at."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 FULL_WEIGHT_CHANNELS = 1280
@@ -137,13 +140,39 @@ def injected(
     keys, values = [text.keys], [text.values]
     for prompt in prompts:
         if progress < prompt.stop:
-            rows = [(prompt.positive if side == "positive" else prompt.negative)[layer] for side in sides]
-            image = KeysValues(*(torch.cat(part) for part in zip(*rows, strict=True)))
+            image = _rows(prompt, layer, sides)
             weight = prompt.weight * text.keys.shape[-1] / FULL_WEIGHT_CHANNELS
             mean = image.values.mean(1, keepdim=True)
             keys.append(image.keys.to(text.keys) * weight)
             values.append(((image.values - mean) + mean * weight).to(text.values))
     return KeysValues(torch.cat(keys, 1), torch.cat(values, 1))
+
+
+def decoupled(
+    query: Tensor,
+    text: KeysValues,
+    prompts: Sequence[ImagePrompt],
+    layer: int,
+    sides: Sequence[PromptSide],
+    progress: float,
+    heads: int,
+) -> Tensor:
+    """As ``attention`` of the text alone, plus that of every image still seen, at its weight.
+
+    Each has a softmax of its own (Ye et al., IP-Adapter, 2023, equation 5). The weight is the same in every layer.
+    """
+    out = attention(query, text, heads)
+    for prompt in prompts:
+        if progress < prompt.stop:
+            image = KeysValues(*(part.to(query) for part in _rows(prompt, layer, sides)))
+            out = out + prompt.weight * attention(query, image, heads)
+    return out
+
+
+def _rows(prompt: ImagePrompt, layer: int, sides: Sequence[PromptSide]) -> KeysValues:
+    """An image's keys and values in one layer, a row for each of ``sides``."""
+    rows = [(prompt.positive if side == "positive" else prompt.negative)[layer] for side in sides]
+    return KeysValues(*(torch.cat(part) for part in zip(*rows, strict=True)))
 
 
 def attention(query: Tensor, text: KeysValues, heads: int) -> Tensor:
@@ -159,9 +188,12 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 class PromptedByImages:
     """A network whose text is joined by pictures; a ``NoisePredictor``. Made by ``image_prompts``."""
 
-    def __init__(self, network: DiffusionNetwork, prompts: Sequence[ImagePrompt]) -> None:
+    def __init__(
+        self, network: DiffusionNetwork, prompts: Sequence[ImagePrompt], weighting: ImagePromptWeighting
+    ) -> None:
         self._network = network
         self.prompts = prompts
+        self.weighting = weighting
         self.call: NetworkCall | None = None
 
     @property
@@ -187,18 +219,28 @@ class PromptedByImages:
 
 
 @contextmanager
-def image_prompts(network: DiffusionNetwork, prompts: Sequence[ImagePrompt]) -> Iterator[PromptedByImages]:
-    """The network as it answers with ``prompts`` (image prompts first, faces after them), inside ``with`` only."""
-    prompted = PromptedByImages(network, prompts)
+def image_prompts(
+    network: DiffusionNetwork, prompts: Sequence[ImagePrompt], weighting: ImagePromptWeighting = "fooocus"
+) -> Iterator[PromptedByImages]:
+    """The network as it answers with ``prompts`` (image prompts first, faces after them), inside ``with`` only.
+
+    ``network`` itself answers without them all the time.
+    """
+    prompted = PromptedByImages(network, prompts, weighting)
     before: list[tuple[Any, Any]] = []
     try:
         for index, module in enumerate(_cross_attentions(network)):
             before.append((module, module.processor))
-            module.set_processor(_Processor(prompted, index))
+            module.set_processor(_Processor(prompted, index, module.processor))
         yield prompted
     finally:
         for module, processor in before:
             module.set_processor(processor)
+
+
+def attention_widths(network: DiffusionNetwork) -> tuple[int, ...]:
+    """The channels of every layer, by the order of ``attention_layers``."""
+    return tuple(module.to_k.weight.shape[0] for module in _cross_attentions(network))
 
 
 def _cross_attentions(network: DiffusionNetwork) -> Iterator[Any]:
@@ -209,11 +251,12 @@ def _cross_attentions(network: DiffusionNetwork) -> Iterator[Any]:
 
 
 class _Processor:
-    """What diffusers calls in place of its own attention, for one layer."""
+    """What diffusers calls in place of its own attention, for one layer. ``before``: what it calls otherwise."""
 
-    def __init__(self, prompted: PromptedByImages, layer: int) -> None:
+    def __init__(self, prompted: PromptedByImages, layer: int, before: Any) -> None:
         self._prompted = prompted
         self._layer = layer
+        self._before = before
 
     def __call__(
         self,
@@ -223,10 +266,16 @@ class _Processor:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        call = self._prompted.call
-        if encoder_hidden_states is None or call is None:
-            raise RuntimeError("image prompts act through the network that image_prompts gives")
+        prompted, call = self._prompted, self._prompted.call
+        if call is None or encoder_hidden_states is None:
+            plain: Tensor = self._before(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return plain
+        query = attn.to_q(hidden_states)
         text = KeysValues(attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        text = injected(text, self._prompted.prompts, self._layer, call.sides, call.progress)
-        out: Tensor = attn.to_out[0](attention(attn.to_q(hidden_states), text, attn.heads))
+        seen = (prompted.prompts, self._layer, call.sides, call.progress)
+        if prompted.weighting == "standard":
+            mixed = decoupled(query, text, *seen, attn.heads)
+        else:
+            mixed = attention(query, injected(text, *seen), attn.heads)
+        out: Tensor = attn.to_out[0](mixed)
         return out

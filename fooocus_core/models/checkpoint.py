@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -73,6 +73,23 @@ class Checkpoint:
 
     def holds(self, prefix: str) -> bool:
         return any(key.startswith(prefix) for key in self.tensors)
+
+
+class FileState(NamedTuple):
+    """What tells one version of a file from another."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+def file_state(path: Path) -> FileState:
+    """Raises ``UnreadableModel`` for a file that has just gone."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UnreadableModel(path.name, "the file is gone") from error
+    return FileState(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

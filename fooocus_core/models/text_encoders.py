@@ -112,9 +112,13 @@ class ClipTextEncoder:
 
 
 def _in_float32(module: nn.Module, hidden: Tensor, *others: Tensor) -> Tensor:
-    """Call a module with its weights raised to float32 for this call only."""
-    raised = {key: weight.float() for key, weight in module.named_parameters()}
-    return cast(Tensor, functional_call(module, raised, (hidden, *others)))
+    return run_in(torch.float32, module, hidden, *others)
+
+
+def run_in(dtype: torch.dtype, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """Call a module with its weights brought to ``dtype`` for this call only."""
+    raised = {key: weight.to(dtype) for key, weight in module.named_parameters()}
+    return cast(Tensor, functional_call(module, raised, inputs))
 
 
 def _causal_mask(length: int, device: torch.device) -> Tensor:

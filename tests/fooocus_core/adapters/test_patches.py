@@ -80,8 +80,11 @@ def test_an_image_past_its_stop_is_not_seen(network: DiffusionNetwork) -> None:
 
 
 def test_image_prompts_act_through_their_own_network_only(network: DiffusionNetwork) -> None:
-    with image_prompts(network, prompts(network)), pytest.raises(RuntimeError, match="image_prompts"):
-        network(*INPUTS)
+    """A refiner may be the same module, asked between two calls under prompts."""
+    before = network(*INPUTS)
+    with image_prompts(network, prompts(network)) as prompted:
+        assert not torch.allclose(prompted(*INPUTS, CALL), before)
+        assert torch.equal(network(*INPUTS), before)
 
 
 def test_files_that_are_no_control_network(network: DiffusionNetwork) -> None:
