@@ -200,10 +200,12 @@ class Output:
     save_metadata: bool = False
     metadata_scheme: MetadataScheme = "fooocus"
     save_name: str = ""
-    """The stem of the file names; empty: the job's own identifier."""
+    """The stem of the file names; empty: the job's own identifier, or what ``dated_names`` says."""
     preview: bool = True
     created_by: str = ""
     """A name for the metadata; empty: none."""
+    dated_names: bool = False
+    """Files without a ``save_name`` are named by date, time and a random number (specification 08, section 6)."""
 
 
 @dataclass(frozen=True)

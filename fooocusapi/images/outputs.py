@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import re
 import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from fooocus_core.plan import Output
 from fooocusapi.images.formats import KIND_OF_SUFFIX, Kind, converted, without_metadata
-from fooocusapi.images.names import check_save_name
+from fooocusapi.images.names import check_save_name, fooocus_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from fooocus_core.metadata.record import ImageRecord
     from fooocus_core.plan import ImageFormat, MetadataScheme
     from fooocusapi.jobs.job import Job
+
+
+Folder = Literal["files", "outputs"]
+"""What the dialects call the folder of finished pictures in addresses; on the disk it is one."""
 
 
 class Encoder(Protocol):
@@ -65,8 +70,11 @@ class OutputStore:
         base64_prefix: bool = True,
         encode: Encoder = encode_with_core,
         now: Callable[[], datetime] = datetime.now,
+        rng: random.Random | None = None,
     ) -> None:
         """``root``: the outputs folder. ``base_url``: without a final slash. ``now``: the server's local time.
+
+        ``rng`` draws the numbers of dated names.
 
         ``base64_prefix``: whether base64 results carry ``data:image/<ext>;base64,`` (they did not before release 0.5).
         """
@@ -76,6 +84,7 @@ class OutputStore:
         self._base64_prefix = base64_prefix
         self._encode = encode
         self._now = now
+        self._rng = rng or random.Random()
 
     def save(self, job: Job, event: ImageFinished) -> str:
         """Writes one picture of a job and returns its relative path.
@@ -90,9 +99,9 @@ class OutputStore:
         write_whole(self._inside(relative), data)
         return relative
 
-    def url(self, relative: str) -> str:
-        """The absolute address of a picture, from the configured base URL."""
-        return f"{self._base_url}/files/{quote(relative)}"
+    def url(self, relative: str, folder: Folder = "files") -> str:
+        """The absolute address of a picture, from the configured base URL, under a dialect's own ``folder``."""
+        return f"{self._base_url}/{folder}/{quote(relative)}"
 
     def find(self, relative: str) -> Path | None:
         """The existing picture file at ``relative``, or ``None`` for anything else.
@@ -130,11 +139,15 @@ class OutputStore:
 
     def as_png(self, relative: str) -> bytes | None:
         """The picture as PNG without metadata, whatever it is stored as; ``None`` when the file is gone."""
+        return self.as_kind(relative, "png")
+
+    def as_kind(self, relative: str, kind: Kind) -> bytes | None:
+        """The same as another kind of file."""
         path = self.find(relative)
         if path is None:
             return None
         data = path.read_bytes()
-        return without_metadata(data, "png") if _kind_of(path.name) == "png" else converted(data, "png")
+        return without_metadata(data, kind) if _kind_of(path.name) == kind else converted(data, kind)
 
     def delete(self, relatives: Iterable[str]) -> None:
         """Removes these pictures; files that are already gone, or cannot be removed, are left alone."""
@@ -144,8 +157,16 @@ class OutputStore:
                 path.unlink(missing_ok=True)
 
     def _relative_path(self, job_id: str, output: Output, index: int) -> str:
-        stem = check_save_name(output.save_name) or job_id
-        return f"{self._now():%Y-%m-%d}/{stem}-{index}.{output.image_format}"
+        stem = check_save_name(output.save_name)
+        if output.dated_names and not stem:
+            return self._free_dated_path(output.image_format)
+        return f"{self._now():%Y-%m-%d}/{stem or job_id}-{index}.{output.image_format}"
+
+    def _free_dated_path(self, image_format: ImageFormat) -> str:
+        """One that no file has; the names of a second are many more than the pictures made in one."""
+        while (self._files / (relative := fooocus_path(self._now(), image_format, self._rng))).exists():
+            continue
+        return relative
 
     def _inside(self, relative: str) -> Path:
         """The place of a new file, its folder made; the last look before the disk is touched."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import random
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -51,6 +52,22 @@ def test_the_suffix_is_the_real_kind(store: OutputStore, image_format: ImageForm
     assert path is not None
     assert path.suffix == f".{image_format}"
     assert path.read_bytes().startswith(starts)
+
+
+def test_dated_names_are_fooocuss_and_never_taken_twice(tmp_path: Path) -> None:
+    """A generator that draws the same number twice makes no second picture of that name."""
+
+    class Drawing(random.Random):
+        numbers = iter([1234, 1234, 5678])
+
+        def randint(self, a: int, b: int) -> int:
+            return next(self.numbers)
+
+    store = OutputStore(tmp_path, "http://host", now=lambda: datetime(2025, 2, 23, 14, 5, 9), rng=Drawing())
+    saved = [store.save(a_job(dated_names=True, image_format="webp"), an_image(index)) for index in range(2)]
+    assert saved == [f"{DAY}/{DAY}_14-05-09_1234.webp", f"{DAY}/{DAY}_14-05-09_5678.webp"]
+    assert store.url(saved[0], "outputs") == f"http://host/outputs/{saved[0]}"
+    assert store.save(a_job(dated_names=True, save_name="apple"), an_image(1)) == f"{DAY}/apple-1.png"
 
 
 def test_a_name_of_the_client_may_have_sub_folders(store: OutputStore) -> None:
@@ -140,9 +157,18 @@ def test_base64_without_its_prefix(tmp_path: Path) -> None:
     assert base64.b64decode(text, validate=True).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_a_picture_is_had_as_another_kind(store: OutputStore, image_format: ImageFormat) -> None:
+    data = store.as_kind(store.save(a_job(image_format=image_format, save_metadata=True), an_image()), "webp")
+    assert data is not None
+    assert data.startswith(b"RIFF")
+    assert b"EXIF" not in data
+
+
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
 def test_every_kind_is_had_as_png(store: OutputStore, image_format: ImageFormat) -> None:
-    data = store.as_png(store.save(a_job(image_format=image_format, save_metadata=True), an_image()))
+    relative = store.save(a_job(image_format=image_format, save_metadata=True), an_image())
+    data = store.as_png(relative)
     assert data is not None
     assert data.startswith(b"\x89PNG")
     assert b"parameters" not in data
