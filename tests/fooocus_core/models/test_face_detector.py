@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ from fooocus_core.models.face_detector import (
     overlaps,
     sure_ones,
 )
-from fooocus_core.models.retinaface import empty_retinaface
+from fooocus_core.models.retinaface import RetinaFace, empty_retinaface
 from tools.synthetic import DTYPES, FACES, published_shapes, thin_checkpoint
 
 SIDES = st.integers(1, 100)
@@ -113,6 +112,13 @@ def lively(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value(key, tensor) for key, tensor in weights.items()}
 
 
+@pytest.fixture(scope="module")
+def lively_network(thin: dict[str, Tensor]) -> RetinaFace:
+    network = empty_retinaface(thin, FACES)
+    network.load_state_dict(lively(thin), assign=True)
+    return network.eval()
+
+
 def in_names_of_transformers(key: str) -> str:
     """``layer2.0.conv1.weight`` as ``encoder.stages.1.layers.0.layer.0.convolution.weight``."""
     parts = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
@@ -143,11 +149,9 @@ def test_the_body_equals_that_of_transformers(thin: dict[str, Tensor], height: i
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 33)])
-def test_pyramid_context_and_heads_as_published(thin: dict[str, Tensor], height: int, width: int) -> None:
+def test_pyramid_context_and_heads_as_published(lively_network: RetinaFace, height: int, width: int) -> None:
     """Written out once more, function by function, over the file's keys."""
-    weights = lively(thin)
-    network = empty_retinaface(weights, FACES)
-    network.load_state_dict(weights, assign=True)
+    weights = lively_network.state_dict()
     pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(2))
 
     def normed(part: str, x: Tensor) -> Tensor:
@@ -169,8 +173,10 @@ def test_pyramid_context_and_heads_as_published(thin: dict[str, Tensor], height:
         return torch.cat([maps.movedim(1, 3).reshape(-1, values) for maps in said])
 
     with torch.no_grad():
-        outputs = network.eval()(pixels)
-        fine, middle, coarse = (normed(f"fpn.output{i + 1}", x).relu() for i, x in enumerate(network.body(pixels)))
+        outputs = lively_network(pixels)
+        fine, middle, coarse = (
+            normed(f"fpn.output{i + 1}", x).relu() for i, x in enumerate(lively_network.body(pixels))
+        )
         middle = normed("fpn.merge2", middle + enlarged(coarse, middle)).relu()
         fine = normed("fpn.merge1", fine + enlarged(middle, fine)).relu()
         levels = [context(f"ssh{i + 1}", level) for i, level in enumerate((fine, middle, coarse))]
@@ -181,16 +187,12 @@ def test_pyramid_context_and_heads_as_published(thin: dict[str, Tensor], height:
 
 @settings(max_examples=20)
 @given(SIDES, SIDES)
-def test_every_anchor_of_any_size_has_its_answer(width: int, height: int) -> None:
-    network = empty_retinaface(ANY, FACES)
-    network.load_state_dict(ANY, assign=True)
+def test_every_anchor_of_any_size_has_its_answer(lively_network: RetinaFace, width: int, height: int) -> None:
     with torch.no_grad():
-        outputs = network.eval()(torch.zeros(1, 3, height, width))
+        outputs = lively_network(torch.zeros(1, 3, height, width))
     count = len(anchors(width, height))
     assert [tuple(output.shape) for output in outputs] == [(count,), (count, 4), (count, 10)]
 
-
-ANY = thin_checkpoint(FACES, torch.float32)
 
 # --- anchors and what is told from them ---------------------------------------------------------------------------
 
@@ -419,14 +421,14 @@ def test_a_face_of_a_large_picture_is_told_in_its_own_pixels() -> None:
 
 @settings(max_examples=15)
 @given(SIDES, SIDES)
-def test_small_and_odd_pictures_have_faces_or_none(width: int, height: int) -> None:
-    detector = load_face_detector(lively(ANY), FACES)
+def test_small_and_odd_pictures_have_faces_or_none(lively_network: RetinaFace, width: int, height: int) -> None:
+    detector = FaceDetector(lively_network)
     picture = random_picture(height, width)
     faces = detector.detect(picture)
     scores = [face.score for face in faces]
     assert scores == sorted(scores, reverse=True)
-    found: Any = detector.landmarks(picture)
+    found = detector.landmarks(picture)
     assert (found is None) == (faces == [])
-    if faces:
+    if found is not None:
         np.testing.assert_array_equal(found, faces[0].landmarks)
         assert (found.shape, found.dtype, faces[0].box.shape) == ((5, 2), np.float32, (4,))
