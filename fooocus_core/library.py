@@ -81,6 +81,16 @@ class Library:
             raise UnknownModel(kind, name)
         return listed[found]
 
+    def file(self, kind: ModelKind, name: str, needed_for: str = "") -> Path:
+        """Where a file of exactly this name is, listed or not. Not for names that come with requests.
+
+        Raises ``UnknownModel``, which then says what the file is ``needed_for``.
+        """
+        for folder in self._folders[kind]:
+            if (folder / name).is_file():
+                return folder / name
+        raise UnknownModel(kind, name, needed_for)
+
     def _listed(self, kind: ModelKind) -> dict[str, Path]:
         listed: dict[str, Path] = {}
         for folder in self._folders[kind]:

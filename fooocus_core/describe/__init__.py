@@ -1,0 +1,1 @@
+"""Pictures in words (specification 07, section 3)."""
