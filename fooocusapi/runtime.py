@@ -30,7 +30,8 @@ from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
 from fooocusapi.jobs.webhooks import Composer, Delivery, WebhookSender
 from fooocusapi.jobs.worker import Engine, Worker
-from fooocusapi.services import Services
+from fooocusapi.presets import NamedPresets
+from fooocusapi.services import Resolver, Services
 from fooocusapi.settings import Settings, config_variables
 from fooocusapi.shelves import catalogue_of, library_of, shelves_of
 from fooocusapi.surfaces.classic.render import webhook_body
@@ -114,6 +115,7 @@ class Runtime:
             library=library,
             resolve=_resolver(preset, _names(settings, library, config), settings),
             preset=preset,
+            presets=_named_presets(preset, settings, library, config),
             style_names=load_styles(settings.styles_path).names,
             close=self.close,
         )
@@ -253,17 +255,17 @@ def _names(settings: Settings, library: Library, config: Config) -> NameLookup:
     return ObtainableNames(library, catalogue_of(settings, config)) if settings.auto_download else library
 
 
-def _resolver(preset: Preset, library: NameLookup, settings: Settings) -> Callable[[GenerationRequest], Plan]:
+def _resolver(default: Preset, library: NameLookup, settings: Settings) -> Resolver:
     sizes = SizeLimits(
         max_side_px=settings.max_side_px,
         max_pixels=settings.max_pixels,
         max_repainted_pixels=settings.max_input_pixels,
     )
 
-    def resolve(request: GenerationRequest) -> Plan:
+    def resolve(request: GenerationRequest, preset: Preset | None = None) -> Plan:
         return resolve_request(
             request,
-            preset,
+            preset or default,
             library,
             lambda: secrets.randbelow(SEEDS),
             sizes,
@@ -276,10 +278,20 @@ def _resolver(preset: Preset, library: NameLookup, settings: Settings) -> Callab
 
 def _preset(settings: Settings, library: Library, config: Config) -> Preset:
     """The one that was asked for, else the one that suits the checkpoints on disk; the user's own files first."""
-    folders = [settings.presets_path]
     if settings.preset:
-        return _with_present_checkpoint(load_preset(settings.preset, folders, config), library)
-    return choose_default_preset(library.checkpoint_names(), folders, config)
+        return _load_preset(settings.preset, settings, library, config)
+    return choose_default_preset(library.checkpoint_names(), [settings.presets_path], config)
+
+
+def _named_presets(default: Preset, settings: Settings, library: Library, config: Config) -> NamedPresets:
+    """Those that a request may name in place of the server's own."""
+    return NamedPresets(
+        default, lambda name: _load_preset(name, settings, library, config), folders=[settings.presets_path]
+    )
+
+
+def _load_preset(name: str, settings: Settings, library: Library, config: Config) -> Preset:
+    return _with_present_checkpoint(load_preset(name, [settings.presets_path], config), library)
 
 
 def _with_present_checkpoint(preset: Preset, library: Library) -> Preset:

@@ -54,8 +54,20 @@ class ModelNames(Protocol):
     def lora_names(self) -> Sequence[str]: ...
 
 
-Resolver = Callable[["GenerationRequest"], "Plan"]
-"""``fooocus_core.resolve.resolve_request`` with preset, library and randomness filled in; may look at the disk."""
+class Resolver(Protocol):
+    """``fooocus_core.resolve.resolve_request`` with library and randomness filled in; may look at the disk."""
+
+    def __call__(self, request: GenerationRequest, preset: Preset | None = None) -> Plan:
+        """The plan with the defaults of ``preset``, or with the server's own."""
+        ...
+
+
+class PresetNames(Protocol):
+    """``fooocusapi.presets.NamedPresets``; looks at the disk on every call."""
+
+    def chosen(self, name: str | None) -> Preset:
+        """The preset of this name; the server's own for none and for an unknown one."""
+        ...
 
 
 def _nothing() -> None:
@@ -74,6 +86,8 @@ class Services:
     library: ModelNames
     resolve: Resolver
     preset: Preset
+    """The server's own: what is used where a request says nothing."""
+    presets: PresetNames
     style_names: Sequence[str]
     """``Fooocus V2`` and ``Random Style`` first, then the styles in the order of their files."""
     close: Callable[[], None] = field(default=_nothing)

@@ -98,12 +98,12 @@ class Preset:
 
 def list_presets(folders: Sequence[Path] = ()) -> tuple[str, ...]:
     """``initial`` and the names of all preset files, sorted."""
-    return (INITIAL, *sorted(_preset_files(folders)))
+    return (INITIAL, *sorted(preset_files(folders)))
 
 
 def list_downloads(folders: Sequence[Path] = (), config: Config = NO_CONFIG) -> tuple[Download, ...]:
     """What the environment, ``config.txt`` and every preset give addresses for; for the same file they may differ."""
-    presets = (read_layer(path) for path in _preset_files(folders).values())
+    presets = (read_layer(path) for path in preset_files(folders).values())
     return tuple(
         download for layer in (config.environment, config.file, *presets) for download in _downloads(_Settings([layer]))
     )
@@ -115,7 +115,7 @@ def load_preset(name: str, folders: Sequence[Path] = (), config: Config = NO_CON
     Its keys stand above those of ``config``'s file, which stand above the default preset's. Names are compared, never
     joined to a path, so no name leads outside the folders. Raises ``InvalidRequest`` for an unknown name.
     """
-    files = _preset_files(folders)
+    files = preset_files(folders)
     known = {stem.lower(): stem for stem in (INITIAL, *files)}
     found = known.get(name.strip().lower())
     if found is None:
@@ -335,7 +335,7 @@ def _size(settings: _Settings, default: Size) -> Size:
     return settings.first("default_aspect_ratio", read, "a size such as 1152*896") or default
 
 
-def _preset_files(folders: Sequence[Path]) -> dict[str, Path]:
+def preset_files(folders: Sequence[Path]) -> dict[str, Path]:
     """Preset name -> file; the first folder that has a name wins, whatever its case."""
     files: dict[str, Path] = {}
     seen: set[str] = set()

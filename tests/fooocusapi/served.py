@@ -28,6 +28,7 @@ from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
 from fooocusapi.jobs.worker import Worker
+from fooocusapi.presets import NamedPresets
 from fooocusapi.services import Services
 from fooocusapi.settings import Settings
 from tests.fooocusapi.fakes import PATIENCE_S, CountedIds, FakeClock, HandEngine, ScriptedEngine
@@ -137,15 +138,16 @@ class House:
             library=self.library,
             resolve=self.resolve,
             preset=self.preset,
+            presets=NamedPresets(self.preset, load_preset, ()),
             style_names=STYLE_NAMES,
             close=close,
         )
 
-    def resolve(self, request: GenerationRequest) -> Any:
+    def resolve(self, request: GenerationRequest, preset: Preset | None = None) -> Any:
         self.requests.append(request)
         return resolve_request(
             request,
-            self.preset,
+            preset or self.preset,
             self.library,
             lambda: DRAWN_SEED,
             max_prompt_characters=self.settings.max_prompt_characters,

@@ -104,6 +104,13 @@ def test_a_broken_preset_is_named_and_the_rest_is_the_default(
     runtime.close()
 
 
+def test_a_request_may_name_another_preset(settings: Settings, runtime: Runtime) -> None:
+    write_preset(settings, "mine", json.dumps({"default_cfg_scale": 9}))
+    services = runtime.open()
+    plans = [services.resolve(GenerationRequest(), services.presets.chosen(name)) for name in (None, "Mine")]
+    assert [plan.stages[0].guidance.scale for plan in plans] == [services.preset.guidance.scale, 9]
+
+
 def test_a_preset_that_is_nowhere_stops_the_start_and_names_the_known_ones(settings: Settings) -> None:
     write_preset(settings, "mine", "{}")
     with pytest.raises(InvalidRequest, match=r"preset: unknown name 'absent'.*mine"):
