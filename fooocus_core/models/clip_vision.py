@@ -18,7 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from fooocus_core.adapters.image_prompt import CLIP_PX
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import Checkpoint, assign_weights
-from fooocus_core.models.text_encoders import open_clip_renamed, run_in
+from fooocus_core.models.text_encoders import Activation, open_clip_renamed, run_in
 
 HEADS = 16
 """Of the attention in every CLIP image encoder of this size (ViT-L, H, bigG); not visible in the weights."""
@@ -98,10 +98,13 @@ class ClipVisionEncoder:
         return run_in(self.dtype, self.model.get_submodule(name), *inputs)
 
 
-def load_clip_vision(file: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> ClipVisionEncoder:
+def load_clip_vision(
+    file: Checkpoint, *, device: torch.device, dtype: torch.dtype, activation: Activation = "gelu"
+) -> ClipVisionEncoder:
     """The image encoder of a file in open_clip's names, whose text tower is left alone, or in transformers'.
 
-    Raises ``UnsupportedModel`` for any other file, and if a weight is missing or misshapen.
+    ``activation`` is not visible in the weights: OpenAI's own encoders have ``quick_gelu``. Raises
+    ``UnsupportedModel`` for any other file, and if a weight is missing or misshapen.
     """
     weights = _transformers_names(file)
     shape = _shape(weights, file.name)
@@ -109,7 +112,7 @@ def load_clip_vision(file: Checkpoint, *, device: torch.device, dtype: torch.dty
     if projection is None or projection.ndim != 2 or projection.shape[1] != shape.width:
         raise UnsupportedModel(file.name, "its image encoder has no projection of its own width")
     stored = weights["embeddings.patch_embedding.weight"].dtype if device.type == "cpu" else dtype
-    model = _built(shape, file.name)
+    model = _built(shape, activation, file.name)
     assign_weights(model, weights, file.name, device=device, dtype=stored, skipped=("embeddings.position_ids",))
     return ClipVisionEncoder(model, projection.t().to(device, stored), shape, dtype)
 
@@ -139,7 +142,7 @@ def _shape(weights: Mapping[str, Tensor], name: str) -> VisionShape:
         raise UnsupportedModel(name, f"this is no CLIP image encoder ({error})") from error
 
 
-def _built(shape: VisionShape, name: str) -> nn.Module:
+def _built(shape: VisionShape, activation: Activation, name: str) -> nn.Module:
     if shape.width % HEADS:
         raise UnsupportedModel(name, f"an image encoder {shape.width} wide does not divide into {HEADS} heads")
     if shape.patch_px**2 * (shape.positions - 1) != CLIP_PX**2:
@@ -151,7 +154,7 @@ def _built(shape: VisionShape, name: str) -> nn.Module:
         num_attention_heads=HEADS,
         image_size=CLIP_PX,
         patch_size=shape.patch_px,
-        hidden_act="gelu",
+        hidden_act=activation,
         layer_norm_eps=1e-5,
     )
     with torch.device("meta"):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from fooocus_core.adapters.image_prompt import ImagePrompt, KeysValues, attention_layers, decoupled, image_prompts
+from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
 from fooocus_core.plan import ImagePromptWeighting
 from fooocus_core.sampling.network import NetworkCall
 from tests.fooocus_core.models.tiny import ADM, CHANNELS, CONTEXT, tiny_checkpoint
 
-SIDES = ("negative", "positive")
+SIDES: tuple[PromptSide, ...] = ("negative", "positive")
 HEADS, WIDTH = 2, 6
 
 
