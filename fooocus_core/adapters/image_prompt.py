@@ -30,7 +30,7 @@ FULL_WEIGHT_CHANNELS = 1280
 
 
 def clip_pixels(pixels: Tensor) -> Tensor:
-    """Pixels ``[1, 224, 224, 3]`` in ``[0, 1]`` as the image encoder wants them, ``[1, 3, 224, 224]``."""
+    """Pixels ``[1, h, w, 3]`` in ``[0, 1]`` as the image encoder wants them, ``[1, 3, h, w]``."""
     mean, deviation = (torch.tensor(values, device=pixels.device) for values in (CLIP_MEAN, CLIP_DEVIATION))
     return ((pixels.float() - mean) / deviation).movedim(-1, 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipTextConfig, BlipVisionConfig
 
+from fooocus_core.adapters.image_prompt import clip_pixels
 from fooocus_core.errors import UnreadableModel, UnsupportedModel
 from fooocus_core.images.pixels import Picture
 from fooocus_core.models.checkpoint import assign_weights, read_content
@@ -35,9 +36,6 @@ END_ID: Final = 102
 """``[SEP]``."""
 HEAD_WIDTH: Final = 64
 VISION_NORM_EPS: Final = 1e-6
-
-_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 _VISION_ROOTS: Final = {
     "cls_token": "embeddings.class_embedding",
@@ -79,8 +77,7 @@ class Captioner:
         side = (self.side_px, self.side_px)
         # Without antialias, as torchvision resized tensors when the reference was made.
         squeezed = functional.interpolate(values, side, mode="bicubic", align_corners=False, antialias=False)
-        mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (_MEAN, _STD))
-        return (squeezed - mean) / std
+        return clip_pixels(squeezed.movedim(1, -1))
 
     def written(self, seen: Tensor, generator: torch.Generator) -> list[int]:
         """The tokens of a caption, the prompt's included; ``seen``: ``[1, positions, width]``."""
