@@ -24,7 +24,7 @@ from fooocusapi.openapi import DESCRIPTION, publish
 from fooocusapi.security import DOCS_ASSETS, Access, ApiKeyGuard, BodyLimit
 from fooocusapi.services import Opening, Services
 from fooocusapi.settings import Settings
-from fooocusapi.surfaces.classic import routes as classic
+from fooocusapi.surfaces.classic import generation, routes
 
 GZIP_FROM_BYTES = 1000
 GZIP_LEVEL = 5
@@ -51,7 +51,8 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.state.unload_limiter = CapacityLimiter(1)
     install_error_handlers(app)
     app.include_router(health.router)
-    app.include_router(classic.router)
+    app.include_router(generation.router)
+    app.include_router(routes.router)
     app.include_router(files.router)
     publish(app, opening, settings)
     return app

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from fooocus_core.errors import CoreError, InvalidRequest, UnknownModel
@@ -76,7 +77,7 @@ def bug_response() -> JSONResponse:
 def printable(value: object, depth: int = MAX_ECHOED_DEPTH, left: Iterator[int] | None = None) -> Any:
     """``value`` as JSON that can be sent back: long texts, lists and numbers shortened, the rest made harmless.
 
-    ``left`` runs out where no more entries are told.
+    Files are shown by their names. ``left`` runs out where no more entries are told.
     """
     left = iter(range(MAX_ECHOED_VALUES)) if left is None else left
     if value is None or isinstance(value, bool):
@@ -97,7 +98,7 @@ def printable(value: object, depth: int = MAX_ECHOED_DEPTH, left: Iterator[int] 
     if isinstance(value, Sequence):
         entries = zip(value[:MAX_ECHOED_ITEMS], left, strict=False)
         return [printable(entry, depth - 1, left) for entry, _ in entries]
-    return printable(str(value))
+    return printable(value.filename if isinstance(value, UploadFile) else str(value))
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

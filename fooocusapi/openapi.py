@@ -11,9 +11,10 @@ from pydantic.json_schema import models_json_schema
 from fooocus_core.presets.preset import Preset
 from fooocusapi.services import Opening
 from fooocusapi.settings import Settings
-from fooocusapi.surfaces.classic.schemas import CommonRequest, ImgUpscaleOrVaryForm, ImgUpscaleOrVaryRequestJson
+from fooocusapi.surfaces.classic.generation import PICTURE_ENDPOINTS
+from fooocusapi.surfaces.classic.schemas import CommonRequest
 
-PICTURE_BODIES = (ImgUpscaleOrVaryRequestJson, ImgUpscaleOrVaryForm)
+PICTURE_BODIES = tuple(dict.fromkeys(endpoint.published for endpoint in PICTURE_ENDPOINTS))
 GENERATION_BODIES = (CommonRequest.__name__, *(body.__name__ for body in PICTURE_BODIES))
 
 DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialect of Fooocus-API.
@@ -95,6 +96,7 @@ def preset_defaults(preset: Preset) -> dict[str, dict[str, Any]]:
             "adm_scaler_end": preset.guidance.adm_end,
             "adaptive_cfg": preset.guidance.adaptive_scale,
             "clip_skip": preset.clip_skip,
+            "inpaint_engine": preset.inpaint_engine,
             "sampler_name": preset.sampler,
             "scheduler_name": preset.scheduler,
             "overwrite_step": preset.overwrite_steps or -1,

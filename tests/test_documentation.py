@@ -134,7 +134,7 @@ def test_every_path_is_told_and_none_that_is_gone(client: TestClient) -> None:
     assert all(f" {path}`" in page for path in published)
 
 
-@pytest.mark.parametrize("field", [name for name in CommonRequest.model_fields if name != "image_prompts"])
+@pytest.mark.parametrize("field", CommonRequest.model_fields)
 def test_every_field_is_told(field: str) -> None:
     assert re.search(rf"^\|[^|]*`{field}`", read("api.md"), re.MULTILINE)
 
@@ -185,10 +185,10 @@ def read_call(line: str) -> Call:
     return Call(method, address.removeprefix(SERVER), headers, body, form, status)
 
 
-def sent(example: Call) -> dict[str, Any]:
+def sent(example: Call, picture: str) -> dict[str, Any]:
     """The body of a call as the client sends it; every file is the same small picture."""
     if not example.form:
-        return {"content": example.body}
+        return {"content": example.body and example.body.replace("$PICTURE", picture)}
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     files = {name: file.getvalue() for name, value in example.form.items() if value.startswith("@")}
@@ -196,14 +196,15 @@ def sent(example: Call) -> dict[str, Any]:
 
 
 def test_the_examples_work(tmp_path: Path) -> None:
-    """In their order on one server; ``$JOB`` is the first job, ``$PICTURE`` its first picture."""
+    """In their order on one server; ``$JOB`` is the first job, ``$PICTURE`` a finished picture."""
     house = House(tmp_path)
     examples = calls(read("api.md")) + calls((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(examples) > 10
     with serving(house) as client:
         for example in examples:
-            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", house.files[-1] if house.files else "")
-            answer = client.request(example.method, path, headers=example.headers, **sent(example))
+            picture = house.files[-1] if house.files else ""
+            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", picture)
+            answer = client.request(example.method, path, headers=example.headers, **sent(example, picture))
             assert answer.status_code == example.status, (example, answer.text)
             assert "Not found" not in answer.text
 

@@ -5,10 +5,12 @@ Contracts: ``fooocus-api.md`` sections 8 and 9, ``engine-generate.md`` on image-
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,15 @@ def holds_image(value: object) -> bool:
     return isinstance(value, str) and value.strip()[:_TELLING].lower() not in PLACEHOLDERS
 
 
+@dataclass(frozen=True)
+class SentPicture:
+    """A field for a picture: where it stands, what was sent in it, and whether it may be left empty."""
+
+    loc: Location
+    value: SentImage
+    is_required: bool = False
+
+
 class InputImages:
     """Reads what was sent for a picture. Belongs to one application and its event loop."""
 
@@ -83,6 +94,25 @@ class InputImages:
         if pixels is None:
             raise RefusedField(loc, "a picture is required", value=None if isinstance(value, UploadFile) else value)
         return pixels
+
+    async def read_all(self, sent: Sequence[SentPicture]) -> dict[Location, NDArray[np.uint8]]:
+        """The pixels of all fields that hold a picture, by their places.
+
+        Side by side: several addresses that do not answer take no longer than one. Raises ``RefusedField`` for the
+        first, in their order, that cannot be taken.
+        """
+        outcomes = await asyncio.gather(*(self._read_one(picture) for picture in sent), return_exceptions=True)
+        pictures = {}
+        for picture, outcome in zip(sent, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if outcome is not None:
+                pictures[picture.loc] = outcome
+        return pictures
+
+    async def _read_one(self, picture: SentPicture) -> NDArray[np.uint8] | None:
+        read = self.read_required if picture.is_required else self.read
+        return await read(picture.loc, picture.value)
 
     async def _data_of(self, value: UploadFile | str) -> bytes:
         """The bytes of the file, wherever they are; never more than the limit, give or take one."""

@@ -10,7 +10,8 @@ import io
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,19 @@ class KeptPictures:
                     del self._holds[name]
                     self._path(name).unlink(missing_ok=True)
 
+    @contextmanager
+    def held(self) -> Iterator[HeldPictures]:
+        """Pictures for a job that is to be queued; what no job has taken over at the end is let go, whatever happens.
+
+        Enter and leave it on one thread, without waiting for others: whoever goes away in between would part the
+        pictures from their job.
+        """
+        held = HeldPictures(self)
+        try:
+            yield held
+        finally:
+            self.let_go(held.left)
+
     def keep_only(self, names: Iterable[str]) -> None:
         """What the jobs of an earlier run need, one entry for each; deletes all else. Once, before any other call."""
         self._holds.update(names)
@@ -77,6 +91,29 @@ class KeptPictures:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.png"
+
+
+class HeldPictures:
+    """The pictures of one request, until a job has them."""
+
+    def __init__(self, kept: KeptPictures) -> None:
+        self._kept = kept
+        self._names: Counter[str] = Counter()
+
+    def keep(self, pixels: NDArray[np.uint8]) -> str:
+        """``KeptPictures.keep``."""
+        name = self._kept.keep(pixels)
+        self._names[name] += 1
+        return name
+
+    def hand_over(self, names: Iterable[str]) -> None:
+        """From now on a job holds these, each as often as it is named; their end is that of the job."""
+        self._names.subtract(names)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What no job has taken over."""
+        return tuple(self._names.elements())
 
 
 def pictures_of(plan: Plan | None) -> tuple[str, ...]:

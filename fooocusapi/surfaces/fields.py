@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import UploadFile
 
 from fooocus_core.presets.sizes import ASPECT_RATIOS
 from fooocus_core.resolve import MAX_IMAGES, MAX_SEED
@@ -59,6 +61,39 @@ class UpscaleOrVaryMethod(LenientEnum):
     UPSCALE_CUSTOM = "Upscale (Custom)"
 
 
+class OutpaintExpansion(LenientEnum):
+    """A side at which a picture grows."""
+
+    LEFT = "Left"
+    RIGHT = "Right"
+    TOP = "Top"
+    BOTTOM = "Bottom"
+
+
+class ControlNetType(LenientEnum):
+    """What an image prompt steers by: its content, a face, its edges, its structure."""
+
+    IMAGE_PROMPT = "ImagePrompt"
+    FACE_SWAP = "FaceSwap"
+    PYRA_CANNY = "PyraCanny"
+    CPDS = "CPDS"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """Also with blanks between the words."""
+        return super()._missing_("".join(value.split()) if isinstance(value, str) else value)
+
+
+def _check_picture(value: Any) -> Any:
+    if value is None or isinstance(value, (str, UploadFile)):
+        return value
+    raise PydanticCustomError("picture_type", "Input should be a file, base64 or an address")
+
+
+PictureText = Annotated[Any, AfterValidator(_check_picture), WithJsonSchema({"type": "string"})]
+"""A field for a picture, for ``fooocusapi.images.inputs``: published as text, but a file will do as well."""
+
+
 # ------------------------------------------------------------------------------------------------------------ requests
 
 
@@ -102,8 +137,8 @@ def _read_loras(value: Any) -> Any:
     return [_read_lora(entry) for entry in value[:MAX_LORA_SLOTS]] if isinstance(value, list) else value
 
 
-def _read_styles(value: Any) -> Any:
-    """The list, also as JSON text or as names with commas between."""
+def read_names(value: Any) -> Any:
+    """A list of names, also as JSON text or with commas between."""
     value = read_json_text(value)
     if isinstance(value, str):
         value = value.split(",")
@@ -183,19 +218,23 @@ class FinerControls(LenientModel):
         default=False, description="Image prompts also steer an inpainting.", examples=[False]
     )
     debugging_cn_preprocessor: bool = Field(
-        default=False, description="Return what the control images become.", examples=[False]
+        default=False, description="Return the image prompts as the networks would see them.", examples=[False]
     )
     skipping_cn_preprocessor: bool = Field(
-        default=False, description="Take control images as they are.", examples=[False]
+        default=False,
+        description="Take image prompts for what they would become: edges, structure, a cut-out face.",
+        examples=[False],
     )
-    canny_low_threshold: int | None = asked(64, "Lower threshold of the edge finder, 1 to 255.", ge=1, le=255)
-    canny_high_threshold: int | None = asked(128, "Upper threshold of the edge finder, 1 to 255.", ge=1, le=255)
+    canny_low_threshold: int | None = asked(64, "PyraCanny: lower threshold of the edges, 1 to 255.", ge=1, le=255)
+    canny_high_threshold: int | None = asked(128, "PyraCanny: upper threshold of the edges, 1 to 255.", ge=1, le=255)
     refiner_swap_method: Text | None = asked(
         "joint",
         "How the refiner takes over: joint, separate or vae; anything else means joint.",
         max_length=MAX_NAME_CHARS,
     )
-    controlnet_softness: float | None = asked(0.25, "How softly control images steer, 0 to 1.", ge=0.0, le=1.0)
+    controlnet_softness: float | None = asked(
+        0.25, "PyraCanny and CPDS: how much less the shallow layers are steered, 0 to 1.", ge=0.0, le=1.0
+    )
     freeu_enabled: bool = Field(
         default=False, description="FreeU: a stronger backbone, weaker low frequencies of the skips.", examples=[False]
     )
@@ -204,24 +243,28 @@ class FinerControls(LenientModel):
     freeu_s1: float | None = asked(0.99, "FreeU, first skip factor (usually 0 to 4).")
     freeu_s2: float | None = asked(0.95, "FreeU, second skip factor (usually 0 to 4).")
     debugging_inpaint_preprocessor: bool = Field(
-        default=False, description="Return what the input of an inpainting becomes.", examples=[False]
+        default=False,
+        description="Return what an inpainting would start from: the fill, the mask, the area.",
+        examples=[False],
     )
     inpaint_disable_initial_latent: bool = Field(
-        default=False, description="Start an inpainting from nothing.", examples=[False]
+        default=False, description="Start an inpainting from nothing but noise.", examples=[False]
     )
     inpaint_engine: Text | None = asked(
-        "v2.6", "Inpainting patch: None, v1, v2.5 or v2.6; anything else means v2.6.", max_length=MAX_NAME_CHARS
+        "v2.6",
+        "Patch that makes the checkpoint one that inpaints: v1, v2.5, v2.6, or None; anything else means v2.6.",
+        max_length=MAX_NAME_CHARS,
     )
     inpaint_strength: float | None = asked(1.0, "How much an inpainting may change, 0 to 1.", ge=0.0, le=1.0)
     inpaint_respective_field: float | None = asked(
         1.0, "How much around the mask an inpainting sees: 0 the mask's box, 1 the whole picture.", ge=0.0, le=1.0
     )
     inpaint_advanced_masking_checkbox: bool = Field(
-        default=True, description="Use the mask that is sent with an input image.", examples=[True]
+        default=True, description="Use the mask that is sent.", examples=[True]
     )
     invert_mask_checkbox: bool = Field(default=False, description="Swap black and white of the mask.", examples=[False])
     inpaint_erode_or_dilate: int | None = asked(
-        0, "Pixels by which the mask grows, or shrinks where negative, -64 to 64.", ge=-64, le=64
+        0, "Pixels by which the mask grows, or shrinks below 0, before it is swapped; -64 to 64.", ge=-64, le=64
     )
     black_out_nsfw: bool = Field(
         default=False,
@@ -256,7 +299,7 @@ class PictureRequest(LenientModel):
         example="a red apple on a wooden table",
     )
     negative_prompt: Text | None = asked("", "What the picture should not show.", example="blurry")
-    style_selections: Annotated[list[Text] | None, BeforeValidator(_read_styles)] = asked(
+    style_selections: Annotated[list[Text] | None, BeforeValidator(read_names)] = asked(
         ["Fooocus V2", "Fooocus Enhance", "Fooocus Sharp"],
         f"Styles by name, in order, at most {MAX_STYLES}; `[]` is none. Unknown names are left out.",
         max_length=MAX_STYLES,

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast, get_args
 
-from fooocus_core.plan import FreeU, ImageFormat, Lora, MetadataScheme, Performance, SwapMethod
+from fooocus_core.plan import FreeU, ImageFormat, InpaintEngine, Lora, MetadataScheme, Performance, Side, SwapMethod
 from fooocus_core.presets.sizes import Size, parse_size
-from fooocus_core.request import GenerationRequest
-from fooocusapi.surfaces.fields import FinerControls, PictureRequest, SaveExtension
+from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, GenerationRequest
+from fooocusapi.surfaces.fields import FinerControls, OutpaintExpansion, PictureRequest, SaveExtension
 from fooocusapi.surfaces.lenient import LenientEnum
 
 SECOND_NAMES = {"a111": "a1111"}
@@ -76,6 +77,38 @@ def to_common_request(body: PictureRequest, controls: FinerControls) -> Generati
     )
 
 
+def repainted(repaint: AskedRepaint, controls: FinerControls, additional_prompt: str | None) -> AskedRepaint:
+    """``repaint`` with what the finer controls say about it."""
+    return replace(
+        repaint,
+        additional_prompt=additional_prompt or "",
+        strength=controls.inpaint_strength,
+        respective_field=controls.inpaint_respective_field,
+        engine=_inpaint_engine(controls.inpaint_engine),
+        use_initial_latent=not controls.inpaint_disable_initial_latent,
+        only_prepare=controls.debugging_inpaint_preprocessor,
+    )
+
+
+def guided(pictures: Sequence[AskedGuide], controls: FinerControls) -> AskedGuides | None:
+    """The guides with what the finer controls say about them all; ``None`` where there are none."""
+    if not pictures:
+        return None
+    return AskedGuides(
+        pictures=tuple(pictures),
+        softness=controls.controlnet_softness,
+        canny_low=controls.canny_low_threshold,
+        canny_high=controls.canny_high_threshold,
+        use_preprocessor=not controls.skipping_cn_preprocessor,
+        only_prepare=controls.debugging_cn_preprocessor,
+    )
+
+
+def side_of(expansion: OutpaintExpansion) -> Side:
+    """A side in the core's word."""
+    return cast(Side, expansion.value.lower())
+
+
 def side_field(side: str, controls: FinerControls) -> str:
     """Which field ``width_px`` or ``height_px`` came from: the override wins over the aspect ratio."""
     name = f"overwrite_{side.removesuffix('_px')}"
@@ -128,6 +161,14 @@ def _freeu(controls: FinerControls) -> FreeU | None:
         return None
     said = {factor: getattr(controls, f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")}
     return FreeU(**{factor: value for factor, value in said.items() if value is not None})
+
+
+def _inpaint_engine(name: str | None) -> InpaintEngine | None:
+    """``None`` where nothing was said; any word that names no engine means the newest."""
+    if name is None:
+        return None
+    asked = name.strip().lower()
+    return next((engine for engine in get_args(InpaintEngine) if engine.lower() == asked), "v2.6")
 
 
 def _choice(name: str | None) -> str | None:

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fooocus_core.presets.preset import Preset, load_preset
+from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import resolve_request
 from fooocusapi.app import create_app
@@ -150,6 +151,7 @@ class House:
             preset or self.preset,
             self.library,
             lambda: DRAWN_SEED,
+            SizeLimits(max_pixels=self.settings.max_pixels, max_repainted_pixels=self.settings.max_input_pixels),
             max_prompt_characters=self.settings.max_prompt_characters,
         )
 

@@ -22,10 +22,12 @@ MAX_FILES: Final = 16
 MAX_FIELDS: Final = 200
 MAX_TEXT_PART_BYTES: Final = 90 * 2**20
 """A picture may come as text, which makes it a third longer than the largest file."""
-MAX_ADVANCED_CHARS: Final = 2**16
+MAX_PYTHON_CHARS: Final = 2**16
+MAX_MARKS_OF_LONG_TEXT: Final = 2**14
+"""Commas and opening brackets; the parser stops everything else while it works through them."""
 
-_LISTS: Final = frozenset({"style_selections"})
-"""Fields that may be repeated; of all others the last counts."""
+_NAMES: Final = frozenset({"style_selections", "outpaint_selections"})
+"""Lists of names, which may be spread over several parts. Of all other fields but ``image_prompts`` the last counts."""
 _FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
 _WORDS: Final = {"true": "True", "false": "False", "null": "None"}
 
@@ -45,18 +47,27 @@ def fields_of(form: FormData) -> dict[str, Any]:
     fields: dict[str, Any] = {name: _joined(name, form.getlist(name)) for name in form}
     if "advanced_params" in fields:
         fields["advanced_params"] = _advanced(fields["advanced_params"])
+    if "image_prompts" in fields:
+        fields["image_prompts"] = _entries(form.getlist("image_prompts"))
     return fields
 
 
 def _joined(name: str, values: list[Any]) -> Any:
-    if name in _LISTS and len(values) > 1:
+    if name in _NAMES and len(values) > 1:
         return ",".join(value for value in values if isinstance(value, str))
     return values[-1]
 
 
+def _entries(parts: list[Any]) -> Any:
+    """The list, as one part or with a part for each entry; what is neither JSON nor Python stays as it is."""
+    entries = [_python_or_json(part) if isinstance(part, str) and part.strip() else part for part in parts]
+    entries = [part if entry is None else entry for part, entry in zip(parts, entries, strict=True)]
+    return entries[0] if len(entries) == 1 and not isinstance(entries[0], dict) else entries
+
+
 def _advanced(text: object) -> Mapping[str, Any]:
     """The object, also with Python's quotes and words. What is no such object, or out of range, says nothing."""
-    read = _python_or_json(text) if isinstance(text, str) and len(text) <= MAX_ADVANCED_CHARS else None
+    read = _python_or_json(text) if isinstance(text, str) else None
     if not isinstance(read, Mapping):
         if text not in ("", None):
             logger.warning("advanced_params of a form ignored: no object")
@@ -71,10 +82,14 @@ def _advanced(text: object) -> Mapping[str, Any]:
 
 
 def _python_or_json(text: str) -> object:
+    """What a text says, ``None`` where it says nothing. Long ones are JSON and hold a picture, not many values."""
+    if len(text) > MAX_PYTHON_CHARS and sum(text.count(mark) for mark in ",[{") > MAX_MARKS_OF_LONG_TEXT:
+        return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
+        if len(text) > MAX_PYTHON_CHARS:
+            return None
     try:
         return ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda word: _WORDS[word[0]], text.strip()))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

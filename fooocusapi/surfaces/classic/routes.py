@@ -1,4 +1,4 @@
-"""The endpoints of the classic dialect, on text to image, jobs and models (contract section 2).
+"""Jobs and models in the classic dialect (contract section 2); pictures are made by ``generation``.
 
 Every path is registered without a final slash; the middleware takes it off. Operation ids are those of the original
 program's published document, because generated clients name their methods after them.
@@ -6,235 +6,39 @@ program's published document, because generated clients name their methods after
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
+from fastapi import APIRouter, Query, Security
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import OpenServices, ServerSettings, UnloadLimiter
-from fooocusapi.jobs.job import Job, JobState
-from fooocusapi.jobs.queue import JobQueue, QueueFull, Snapshot
+from fooocusapi.jobs.job import Job
+from fooocusapi.jobs.queue import JobQueue, Snapshot
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
 from fooocusapi.surfaces.classic import render
-from fooocusapi.surfaces.classic.forms import read_body
+from fooocusapi.surfaces.classic.published import EVERYWHERE, INVALID, Responses
 from fooocusapi.surfaces.classic.schemas import (
     AllModelNamesResponse,
     AsyncJobResponse,
-    CommonRequest,
     DeletedResponse,
-    GeneratedImageResult,
-    ImgUpscaleOrVaryForm,
-    ImgUpscaleOrVaryRequestJson,
     JobHistoryResponse,
     JobQueueInfo,
     MessageResponse,
     QueryJobRequest,
     StopResponse,
-    TaskType,
-    ValidationAnswer,
 )
-from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_plan, to_start
 from fooocusapi.surfaces.lenient import LenientModel, Text
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 20
-ONE_PICTURE_TYPE = re.compile(r"image/[\w.+-]+", re.ASCII | re.IGNORECASE)
-"""A kind of picture by its name; neither ``image/*`` nor a list nor a preference."""
-
-Responses = dict[int | str, dict[str, Any]]
-
-EVERYWHERE: Responses = {
-    403: {
-        "description": "The key in `X-API-KEY` is missing or wrong.",
-        "content": {"application/json": {"example": {"detail": "Forbidden"}}},
-    },
-    503: {
-        "description": "The server could not start, or it ends; a job that waits runs after the restart.",
-        "content": {"application/json": {"example": {"detail": "the server could not start, see its log"}}},
-    },
-}
-TOO_LARGE: Responses = {413: {"description": "The body is longer than the server takes."}}
-INVALID: Responses = {422: {"model": ValidationAnswer, "description": "A field that cannot be taken; it is named."}}
-GENERATED: Responses = {
-    200: {
-        "description": "An array of pictures; with `async_process` a job object; with `Accept: image/png` the first "
-        "picture itself.",
-        "content": {
-            "application/json": {
-                "examples": {
-                    "pictures": {
-                        "summary": "The answer to a call that waits",
-                        "value": [
-                            {
-                                "base64": None,
-                                "url": "http://127.0.0.1:8888/files/2025-02-23/abc-0.png",
-                                "seed": "6023511366105519179",
-                                "finish_reason": "SUCCESS",
-                            }
-                        ],
-                    },
-                    "job": {
-                        "summary": "The answer with async_process",
-                        "value": {
-                            "job_id": "764af3ec-f0f7-45c6-9951-722e24c67134",
-                            "job_type": "Text to Image",
-                            "job_stage": "WAITING",
-                            "job_progress": 0,
-                            "job_status": None,
-                            "job_step_preview": None,
-                            "job_result": None,
-                        },
-                    },
-                }
-            },
-            "image/png": {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-    400: {"description": "Only with `Accept: image/png`: the job was stopped (`USER_CANCEL`)."},
-    409: {"description": "Only with `Accept: image/png`: the queue is full (`QUEUE_IS_FULL`)."},
-    500: {"description": "Only with `Accept: image/png`: the job failed (`ERROR`)."},
-}
 
 router = APIRouter(route_class=LenientRoute, dependencies=[Security(api_key_scheme)], responses=EVERYWHERE)
-
-
-# ---------------------------------------------------------------------------------------------------------- generation
-
-
-def _wants_picture(
-    accept: Annotated[
-        str | None,
-        Query(description="Stands above the header: `image/png` for the picture itself.", examples=["image/png"]),
-    ] = None,
-    accept_header: Annotated[
-        str | None,
-        Header(alias="accept", description="`image/png` alone for the picture itself; any list of types means JSON."),
-    ] = None,
-) -> bool:
-    return ONE_PICTURE_TYPE.fullmatch((accept or accept_header or "").strip()) is not None
-
-
-WantsPicture = Annotated[bool, Depends(_wants_picture)]
-"""Whether the caller named exactly one kind of picture instead of JSON; it gets a PNG."""
-
-
-@router.post(
-    "/v1/generation/text-to-image",
-    operation_id="text2img_generation_v1_generation_text_to_image_post",
-    tags=["GenerateV1"],
-    response_model=list[GeneratedImageResult] | AsyncJobResponse,
-    responses={**GENERATED, **INVALID, **TOO_LARGE},
-)
-async def text_to_image(body: CommonRequest, services: OpenServices, wants_picture: WantsPicture) -> Any:
-    """Paints pictures from a prompt.
-
-    Without `async_process` the call waits for the pictures, however long they take; a caller who goes away does not
-    stop the job. A full queue, a failed or a stopped job answer 200 in the JSON forms, with `finish_reason` set.
-    """
-
-    def submit() -> Job:
-        plan = to_plan(body, services.resolve, one_image=wants_picture)
-        return services.jobs.submit(plan, SURFACE, TaskType.TEXT_TO_IMAGE.value, to_context(body, plan))
-
-    return await _generated(body, services, TaskType.TEXT_TO_IMAGE, wants_picture, submit)
-
-
-async def upscale_or_vary_form(request: Request, services: OpenServices, wants_picture: WantsPicture) -> Any:
-    """Makes variations of a picture, or enlarges it; a form with the picture as a file, or JSON.
-
-    A fast upscale, and one whose result is too large to be painted over, gives one picture without a prompt.
-    """
-    return await _upscaled_or_varied(request, services, wants_picture)
-
-
-async def upscale_or_vary(request: Request, services: OpenServices, wants_picture: WantsPicture) -> Any:
-    """Makes variations of a picture, or enlarges it; JSON with the picture as base64 or an address, or a form.
-
-    A fast upscale, and one whose result is too large to be painted over, gives one picture without a prompt.
-    """
-    return await _upscaled_or_varied(request, services, wants_picture)
-
-
-async def _upscaled_or_varied(request: Request, services: Services, wants_picture: bool) -> Any:
-    body = await read_body(request, ImgUpscaleOrVaryRequestJson, ImgUpscaleOrVaryForm)
-    pixels = await services.inputs.read_required(("body", "input_image"), body.input_image)
-
-    def submit() -> Job:
-        """On one thread, so that a caller who goes away cannot part the picture from its job."""
-        picture = services.kept.keep(pixels)
-        is_needed = False
-        try:
-            start = to_start(body, picture, pixels.shape[1], pixels.shape[0])
-            plan = to_plan(body, services.resolve, one_image=wants_picture, start=start)
-            job = services.jobs.submit(plan, SURFACE, TaskType.UPSCALE_OR_VARY.value, to_context(body, plan))
-            is_needed = start is not None
-            return job
-        finally:
-            if not is_needed:
-                services.kept.let_go([picture])
-
-    return await _generated(body, services, TaskType.UPSCALE_OR_VARY, wants_picture, submit)
-
-
-def _add_picture_route(
-    version: str, endpoint: Callable[..., Any], media_type: str, schema: type[CommonRequest]
-) -> None:
-    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    router.add_api_route(
-        f"/{version}/generation/image-upscale-vary",
-        endpoint,
-        methods=["POST"],
-        operation_id=f"img_upscale_or_vary_{version}_generation_image_upscale_vary_post",
-        summary="Img Upscale Or Vary",
-        tags=[f"Generate{version.upper()}"],
-        response_model=list[GeneratedImageResult] | AsyncJobResponse,
-        responses={**GENERATED, **INVALID},
-        openapi_extra={"requestBody": {"required": True, "content": {media_type: {"schema": reference}}}},
-    )
-
-
-_add_picture_route("v1", upscale_or_vary_form, "multipart/form-data", ImgUpscaleOrVaryForm)
-_add_picture_route("v2", upscale_or_vary, "application/json", ImgUpscaleOrVaryRequestJson)
-
-
-async def _generated(
-    body: CommonRequest, services: Services, kind: TaskType, wants_picture: bool, submit: Callable[[], Job]
-) -> Any:
-    """The answer to a generation, in the form that was asked for. ``submit`` may block."""
-    try:
-        job = await run_in_threadpool(submit)
-    except QueueFull:
-        return _refusal(kind, wants_picture, body.async_process)
-    if body.async_process:
-        return render.job_answer(job, services.outputs)
-    job = await services.jobs.wait(job.id)
-    if wants_picture:
-        return await run_in_threadpool(_picture, job, services)
-    return await run_in_threadpool(render.sync_answer, job, services.outputs)
-
-
-def _refusal(kind: TaskType, wants_picture: bool, is_async: bool) -> Any:
-    """A full queue, in the form of the answer that was asked for."""
-    if wants_picture:
-        return PlainTextResponse("QUEUE_IS_FULL", status_code=409)
-    return render.refused_async(kind) if is_async else render.refused_sync()
-
-
-def _picture(job: Job, services: Services) -> Response:
-    """The first picture as PNG without metadata, or why there is none."""
-    data = services.outputs.as_png(job.results[0].path) if job.results else None
-    if data is not None and job.state is not JobState.FAILED:
-        return Response(data, media_type="image/png")
-    if job.state is JobState.CANCELLED:
-        return PlainTextResponse("USER_CANCEL", status_code=400)
-    return PlainTextResponse("ERROR", status_code=500)
 
 
 @router.post(

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.fields import (
@@ -19,7 +18,6 @@ from fooocusapi.surfaces.fields import (
     FinerControls,
     PictureRequest,
     SaveExtension,
-    UpscaleOrVaryMethod,
     read_json_text,
 )
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, Text, asked
@@ -64,7 +62,16 @@ def _read_advanced(value: Any) -> Any:
 
 
 class AdvancedParams(FinerControls):
-    """The finer controls. Fields about input images have no effect on text to image."""
+    """The finer controls. Those about pictures that are sent have no effect without such a picture."""
+
+    mixing_image_prompt_and_vary_upscale: bool = Field(
+        default=False,
+        description="Accepted; image prompts that are sent always steer a variation or an upscale.",
+        examples=[False],
+    )
+    mixing_image_prompt_and_inpaint: bool = Field(
+        default=False, description="Accepted; image prompts that are sent always steer an inpainting.", examples=[False]
+    )
 
 
 class CommonRequest(PictureRequest):
@@ -124,35 +131,6 @@ class CommonRequest(PictureRequest):
     require_base64: bool = Field(
         default=False, description="Put the pictures into the answer as well.", examples=[False]
     )
-    image_prompts: SkipJsonSchema[Any] = None
-    """No field of text to image: read only to refuse what could not be honoured."""
-
-
-class ImgUpscaleOrVaryRequestJson(CommonRequest):
-    """The fields of a variation or an upscale beside the common ones; the size is the picture's."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": []})
-
-    input_image: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(
-        description="The picture: base64 with or without `data:image/...;base64,`, or an address.",
-        examples=["http://127.0.0.1:8888/files/2025-02-23/764af3ec-f0f7-45c6-9951-722e24c67134-0.png"],
-    )
-    uov_method: UpscaleOrVaryMethod = Field(
-        default=UpscaleOrVaryMethod.UPSCALE_2, description="What becomes of it.", examples=["Vary (Subtle)"]
-    )
-    upscale_value: float | None = asked(
-        2.0, "How much larger `Upscale (Custom)` makes the picture, 1 to 5.", ge=1.0, le=5.0
-    )
-
-
-class ImgUpscaleOrVaryForm(ImgUpscaleOrVaryRequestJson):
-    """The same as a form. Objects and lists are JSON text."""
-
-    input_image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
-        description="The picture, as a file.", examples=["picture.png"]
-    )
-    uov_method: UpscaleOrVaryMethod = Field(description="What becomes of it.", examples=["Vary (Subtle)"])
-    save_meta: bool = Field(default=False, description="Write the settings into the picture file.", examples=[True])
 
 
 class QueryJobRequest(LenientModel):

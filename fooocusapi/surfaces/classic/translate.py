@@ -7,26 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.record import DEFAULT_VAE
 from fooocus_core.plan import Plan, Stage
-from fooocus_core.request import AskedStart, GenerationRequest
+from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
+from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location, RefusedField
-from fooocusapi.images.inputs import holds_image
 from fooocusapi.images.names import check_save_name
+from fooocusapi.images.repaints import SentRepaint, to_repaint
 from fooocusapi.services import Resolver
 from fooocusapi.surfaces import meanings
-from fooocusapi.surfaces.classic.schemas import (
-    AdvancedParams,
-    CommonRequest,
-    ImgUpscaleOrVaryRequestJson,
+from fooocusapi.surfaces.classic.picture_bodies import (
+    INPUT_IMAGE,
+    INPUT_MASK,
+    ImgInpaintOrOutpaintBody,
+    ImgUpscaleOrVaryBody,
+    PictureBody,
+    Slot,
+    distance_field,
 )
-from fooocusapi.surfaces.fields import UpscaleOrVaryMethod
+from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.fields import OutpaintExpansion, UpscaleOrVaryMethod
 from fooocusapi.surfaces.lenient import default_of
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Keep = Callable[[NDArray[np.uint8]], str]
+
 SURFACE = "classic"
+
+WHOLE_PICTURE: Final = 1.0
+"""The respective field of this dialect where a request says nothing."""
 
 FIELD_OF: Mapping[str, Location] = {
     **{
@@ -34,6 +49,7 @@ FIELD_OF: Mapping[str, Location] = {
         for field, name in (*((name, name) for name in AdvancedParams.model_fields), *meanings.FIELD_OF.items())
     },
     "start": ("input_image",),
+    "repaint": ("input_image",),
     "start_factor": ("upscale_value",),
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),
@@ -55,21 +71,31 @@ NOT_YET: tuple[NotYet, ...] = (
     NotYet(
         ("advanced_params", "black_out_nsfw"), "the safety checker", lambda body: body.advanced_params.black_out_nsfw
     ),
-    NotYet(("image_prompts",), "the image prompt", lambda body: _holds_image(body.image_prompts)),
 )
 """What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for."""
 
 
-def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, start: AskedStart | None = None) -> Plan:
-    """What will run. ``one_image``: the answer has room for one picture only. May look at the disk.
+@dataclass(frozen=True)
+class Given:
+    """What the pictures of a request ask for, in the common words."""
 
-    ``start``: the picture that came with the request.
+    start: AskedStart | None = None
+    repaint: AskedRepaint | None = None
+    guides: AskedGuides | None = None
+
+
+NO_PICTURES: Final = Given()
+
+
+def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, given: Given = NO_PICTURES) -> Plan:
+    """What will run. ``one_image``: the answer has room for one picture only. May look at the disk.
 
     Raises ``RefusedField`` naming the field that cannot be run, in this dialect's words.
     """
     _refuse_not_yet(body)
     try:
-        return resolve(replace(to_request(body, one_image=one_image), start=start))
+        request = to_request(body, one_image=one_image)
+        return resolve(replace(request, start=given.start, repaint=given.repaint, guides=given.guides))
     except InvalidRequest as error:
         raise _in_own_words(error, body) from error
 
@@ -86,11 +112,53 @@ def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationReq
     return replace(request, image_number=1) if one_image else request
 
 
-def to_start(body: ImgUpscaleOrVaryRequestJson, picture: str, width_px: int, height_px: int) -> AskedStart | None:
-    """What is to be done with the picture kept as ``picture``; nothing where the method is switched off."""
+def to_given(body: PictureBody, pictures: Mapping[Location, NDArray[np.uint8]], keep: Keep) -> Given:
+    """What a body asks for with its ``pictures``, which lie by their places; those that take part are kept.
+
+    Takes its time: not on the event loop.
+    """
+    return Given(
+        start=_start(body, pictures, keep) if isinstance(body, ImgUpscaleOrVaryBody) else None,
+        repaint=_repaint(body, pictures, keep) if isinstance(body, ImgInpaintOrOutpaintBody) else None,
+        guides=meanings.guided(
+            [_guide(slot, keep(pictures[slot.loc])) for slot in body.used_slots()], body.advanced_params
+        ),
+    )
+
+
+def _start(body: ImgUpscaleOrVaryBody, pictures: Mapping[Location, NDArray[np.uint8]], keep: Keep) -> AskedStart | None:
+    """Nothing where the method is switched off."""
     if body.uov_method is UpscaleOrVaryMethod.DISABLED:
         return None
-    return AskedStart(picture, width_px, height_px, body.uov_method.value, body.upscale_value)
+    picture = pictures[INPUT_IMAGE]
+    height_px, width_px = picture.shape[:2]
+    return AskedStart(keep(picture), width_px, height_px, body.uov_method.value, body.upscale_value)
+
+
+def _repaint(
+    body: ImgInpaintOrOutpaintBody, pictures: Mapping[Location, NDArray[np.uint8]], keep: Keep
+) -> AskedRepaint | None:
+    """Nothing without a picture, and where nothing of it is to be painted anew."""
+    if INPUT_IMAGE not in pictures:
+        return None
+    advanced = body.advanced_params
+    sent = SentRepaint(
+        picture=pictures[INPUT_IMAGE],
+        mask=pictures.get(INPUT_MASK) if advanced.inpaint_advanced_masking_checkbox else None,
+        sides=tuple((meanings.side_of(side), distance) for side, distance in body.sides().items()),
+        erode_or_dilate=advanced.inpaint_erode_or_dilate or 0,
+        invert=advanced.invert_mask_checkbox,
+    )
+    repaint = to_repaint(sent, keep)
+    if repaint is None:
+        return None
+    repaint = meanings.repainted(repaint, advanced, body.inpaint_additional_prompt)
+    return repaint if repaint.respective_field is not None else replace(repaint, respective_field=WHOLE_PICTURE)
+
+
+def _guide(slot: Slot, picture: str) -> AskedGuide:
+    """0 is what clients send for the kind's default."""
+    return AskedGuide(picture, slot.kind.value, slot.stop or None, slot.weight or None)
 
 
 def to_context(body: CommonRequest, plan: Plan) -> dict[str, Any]:
@@ -109,18 +177,13 @@ def _refuse_not_yet(body: CommonRequest) -> None:
             raise _refused(later.field, reason, body)
 
 
-def _holds_image(entries: object) -> bool:
-    """Whether any entry of an image prompt list has a usable image; placeholders count as none."""
-    if not isinstance(entries, list):
-        return False
-    return any(holds_image(entry.get("cn_img")) for entry in entries if isinstance(entry, Mapping))
-
-
 def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:
     if error.field in ("width_px", "height_px"):
         name = meanings.side_field(error.field, body.advanced_params)
         field = FIELD_OF.get(name, (name,))
         return _refused(field, f"{error.field.removesuffix('_px')} {error.reason}", body)
+    if error.field == "outpaint" and isinstance(body, ImgInpaintOrOutpaintBody):
+        return _refused((_widest_side(body),), error.reason, body)
     return _refused(FIELD_OF.get(error.field, (error.field,)), error.reason, body)
 
 
@@ -131,11 +194,19 @@ def _refused(field: Location, reason: str, body: CommonRequest) -> RefusedField:
     return RefusedField(("body", *field), reason, value=sent, body=body.model_dump(exclude_unset=True))
 
 
+def _widest_side(body: ImgInpaintOrOutpaintBody) -> str:
+    """Which field makes the picture grow most: a distance, or the list of sides where no distance was asked for."""
+    asked = {distance_field(side): distance or 0 for side, distance in body.sides().items()}
+    widest = max(asked, key=asked.__getitem__)
+    return widest if asked[widest] > 0 else "outpaint_selections"
+
+
 def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
     """The ``params`` of the durable history (contract section 11): what was asked, resolved, with neutral rest."""
     stage = plan.stages[0]
+    additional_prompt = _additional_prompt(body) if stage.repaint is not None else ""
     return {
-        "prompt": stage.prompts.prompt,
+        "prompt": stage.prompts.prompt.removeprefix(additional_prompt).removeprefix("\n" if additional_prompt else ""),
         "negative_prompt": stage.prompts.negative_prompt,
         "style_selections": list(stage.prompts.styles),
         "performance_selection": stage.performance,
@@ -151,19 +222,32 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "advanced_params": _recorded_controls(body, stage),
         "input_image": None,
         "input_mask": None,
-        "image_prompts": [[0.5, 0.6, "ImagePrompt"]] * 4,
-        "inpaint_additional_prompt": "",
-        "outpaint_selections": [],
-        "outpaint_distance_left": 0,
-        "outpaint_distance_right": 0,
-        "outpaint_distance_top": 0,
-        "outpaint_distance_bottom": 0,
+        "image_prompts": _recorded_prompts(stage),
+        "inpaint_additional_prompt": _additional_prompt(body),
+        **_recorded_sides(stage),
         "uov_method": "Disabled" if stage.start is None else stage.start.method,
         "upscale_value": None if stage.start is None else stage.start.factor,
         "webhook_url": None,
         "require_base64": body.require_base64,
         "async_process": None,
     }
+
+
+def _additional_prompt(body: CommonRequest) -> str:
+    return body.inpaint_additional_prompt or "" if isinstance(body, ImgInpaintOrOutpaintBody) else ""
+
+
+def _recorded_prompts(stage: Stage) -> list[list[Any]]:
+    """Stop, weight and kind of every slot; those without a picture have the defaults."""
+    guides = stage.guides.pictures if stage.guides is not None else ()
+    used = [[guide.stop, guide.weight, guide.kind] for guide in guides]
+    return used + [[0.5, 0.6, "ImagePrompt"]] * (MAX_GUIDES - len(used))
+
+
+def _recorded_sides(stage: Stage) -> dict[str, Any]:
+    grown = dict(stage.repaint.outpaint) if stage.repaint is not None else {}
+    distances = {distance_field(side): grown.get(meanings.side_of(side), 0) for side in OutpaintExpansion}
+    return {"outpaint_selections": [side.capitalize() for side in grown], **distances}
 
 
 def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from starlette.datastructures import FormData, UploadFile
 from fooocusapi.errors import RefusedField, install_error_handlers
 from fooocusapi.fetch import FetchFailed
 from fooocusapi.images.decode import ImageLimits
-from fooocusapi.images.inputs import InputImages, SentImage, holds_image, input_images
+from fooocusapi.images.inputs import InputImages, SentImage, SentPicture, holds_image, input_images
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.settings import Settings
 
@@ -109,6 +109,37 @@ def test_a_field_that_must_have_a_picture(value: SentImage) -> None:
 def test_a_field_that_has_the_picture_it_must_have() -> None:
     reader = InputImages(store(Path("nowhere")), no_network, LIMITS)
     assert np.array_equal(asyncio.run(reader.read_required(LOC, TEXT)), PIXELS)
+
+
+# ------------------------------------------------------------------------------------------------------------ several
+
+
+def read_several(sent: list[SentPicture], fetch: Callable[[str], Any] = no_network) -> dict[Any, NDArray[np.uint8]]:
+    return asyncio.run(InputImages(store(Path("nowhere")), fetch, LIMITS).read_all(sent))
+
+
+def test_several_lie_by_their_places() -> None:
+    sent = [SentPicture(("a",), TEXT, is_required=True), SentPicture(("b",), None), SentPicture(("c", 1), upload(PNG))]
+    assert list(read_several(sent)) == [("a",), ("c", 1)]
+
+
+def test_the_first_in_order_that_cannot_be_taken_is_named() -> None:
+    sent = [SentPicture(("a",), TEXT), SentPicture(("b",), "!"), SentPicture(("c",), "", is_required=True)]
+    with pytest.raises(RefusedField, match="b: is neither"):
+        read_several(sent)
+    with pytest.raises(RefusedField, match="c: a picture is required"):
+        read_several([sent[0], sent[2]])
+
+
+def test_addresses_are_fetched_side_by_side() -> None:
+    both = asyncio.Barrier(2)
+
+    async def fetch(url: str) -> bytes:
+        await asyncio.wait_for(both.wait(), 5)
+        return PNG
+
+    sent = [SentPicture((name,), f"http://pictures.test/{name}.png") for name in ("a", "b")]
+    assert len(read_several(sent, fetch)) == 2
 
 
 # -------------------------------------------------------------------------------------------------------- all its forms

@@ -38,6 +38,44 @@ def test_a_picture_goes_with_the_last_that_keeps_it(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_no_job_has_taken_over_goes(tmp_path: Path) -> None:
+    kept = KeptPictures(tmp_path)
+    with kept.held() as held:
+        taken, spare = held.keep(noise()), held.keep(noise(seed=2))
+        assert held.keep(noise()) == taken
+        held.hand_over([taken])
+    with pytest.raises(MissingPicture):
+        kept.read(spare)
+    assert np.array_equal(kept.read(taken), noise())
+    kept.let_go([taken])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_stays_after_a_failure(tmp_path: Path) -> None:
+    kept = KeptPictures(tmp_path)
+
+    def fail() -> None:
+        with kept.held() as held:
+            held.keep(noise())
+            raise ValueError("no room")
+
+    with pytest.raises(ValueError, match="no room"):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_may_end_before_it_was_told_of(tmp_path: Path) -> None:
+    kept = KeptPictures(tmp_path)
+    with kept.held() as held:
+        name = held.keep(noise())
+        kept.let_go([name])
+        held.hand_over([name])
+    assert not list(tmp_path.iterdir())
+    assert kept.keep(noise()) == name
+    kept.let_go([name])
+    assert not list(tmp_path.iterdir())
+
+
 def test_after_a_restart_only_what_jobs_wait_for_is_there(tmp_path: Path) -> None:
     before = KeptPictures(tmp_path)
     wanted, other = before.keep(noise()), before.keep(noise(seed=2))

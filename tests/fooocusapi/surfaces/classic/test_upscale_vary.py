@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,20 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
-from PIL import Image
 
 from fooocus_core.images.resizing import lanczos
-from fooocus_core.plan import Diffuse, StartPicture
+from fooocus_core.plan import StartPicture
 from tests.fooocus_core.stages.rendering import Studio
 from tests.fooocus_core.stages.test_start import distance, scene
 from tests.fooocusapi.served import FakeLibrary, House, finished, pixels_of, serving
+from tests.fooocusapi.surfaces.classic.pictures import png, stage_of
 
 V1, V2 = "/v1/generation/image-upscale-vary", "/v2/generation/image-upscale-vary"
 FIELDS = {"uov_method": "Vary (Subtle)", "prompt": "a red ball"}
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 PICTURE = png(scene())
 TEXT = base64.b64encode(PICTURE).decode()
-
-
-def stage_of(house: House) -> Diffuse:
-    """The stage of the last plan that the engine was given."""
-    (stage,) = house.engine.plans[-1].stages
-    return stage  # type: ignore[no-any-return]
 
 
 def start_of(house: House) -> StartPicture:
