@@ -46,7 +46,7 @@ from fooocus_core.models.text_encoders import open_clip_renamed, text_shape
 from fooocus_core.models.unet import HEAD_WIDTH, UNetShape, unet_shape
 from fooocus_core.models.upscaler import Upscaler, as_picture
 from fooocus_core.presets.sizes import Size, parse_size
-from fooocus_core.stages.diffuse import sampled_size
+from fooocus_core.stages.native_size import sampled_size
 
 PROMPT = "a red apple"
 GUIDANCE_SCALE = 4.0

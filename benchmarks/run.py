@@ -176,7 +176,7 @@ def sampled_elsewhere(checkpoint: Path, size: Size) -> Size | None:
     """The size at which a model with a native area is sampled for ``size``, if that is another one."""
     from fooocus_core.models.checkpoint import open_checkpoint
     from fooocus_core.models.sidecar import read_sidecar
-    from fooocus_core.stages.diffuse import sampled_size
+    from fooocus_core.stages.native_size import sampled_size
 
     sampled = sampled_size(size, read_sidecar(open_checkpoint(checkpoint)).native_area_px)
     return None if sampled == size else sampled

@@ -9,8 +9,25 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, cat, nn
 from torch.nn.functional import conv2d, pad
 
+from fooocus_core.errors import UnsupportedModel
+from fooocus_core.models.checkpoint import open_checkpoint
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fooocus_core.models.unet import DiffusionNetwork
+
+
+HEAD_KEY = "head"
+
+
+def read_head(path: Path) -> Tensor:
+    """The weight of a head's file, ``[channels, 5, 3, 3]``. Raises ``UnreadableModel``, ``UnsupportedModel``."""
+    file = open_checkpoint(path)
+    weight = file.tensors.get(HEAD_KEY)
+    if weight is None or weight.ndim != 4 or weight.shape[1:] != (5, 3, 3):
+        raise UnsupportedModel(file.name, "this is no inpaint head")
+    return weight
 
 
 def head_feature(weight: Tensor, mask: Tensor, latent: Tensor) -> Tensor:

@@ -62,8 +62,34 @@ class _Slot:
         """Replaces the tensor; what it was stays untouched, so a mapped file never changes."""
         self.parameter.data = values.to(device=self.parameter.device, dtype=self.parameter.dtype)
 
+    def plain(self) -> Tensor:
+        """The tensor as it was loaded, in float32: rounded to the network's own type before."""
+        parameter = self.parameter
+        return self.original.to(device=parameter.device, dtype=parameter.dtype).float()
+
     def restore(self) -> None:
         self.set(self.original)
+
+
+class PatchedWeights:
+    """A second set of weights for a network, which can be put on and taken off between two of its calls."""
+
+    def __init__(self, weights: Sequence[tuple[_Slot, Tensor]]) -> None:
+        self._weights = weights
+        self._plain: list[Tensor] = []
+
+    def put_on(self) -> None:
+        """The network's weights are the patched ones; nothing is copied."""
+        if not self._plain:
+            self._plain = [slot.parameter.data for slot, _ in self._weights]
+            for slot, weight in self._weights:
+                slot.parameter.data = weight
+
+    def take_off(self) -> None:
+        """The network's weights are what they were."""
+        for (slot, _), weight in zip(self._weights, self._plain, strict=False):
+            slot.parameter.data = weight
+        self._plain = []
 
 
 class LoraMerger:
@@ -101,6 +127,26 @@ class LoraMerger:
             self.remove()
             raise
 
+    @torch.no_grad()
+    def patched(self, loras: Sequence[WeightedLora], patch: WeightedLora) -> PatchedWeights:
+        """The network's weights with ``loras`` and then ``patch`` merged, beside those that it has.
+
+        Raises ``UnsupportedModel`` as ``apply``.
+        """
+        chosen = [*(lora for lora in map(self._matched, loras) if _accepted(lora, False)), self._matched(patch)]
+        wanted = chosen[-1].matched.patches.keys()
+        if not _accepted(chosen[-1], False) or not wanted:
+            raise UnsupportedModel(patch.file.name, "made for another model: it names no weight of this one")
+        weights = []
+        for parameter, patches in _by_parameter(chosen).items():
+            slot = self._slots.get(parameter)
+            weight = None if slot is None or parameter not in wanted else _merged_weight(slot, patches)
+            if slot is not None and weight is not None:
+                weights.append((slot, weight.to(slot.parameter.dtype)))
+        for lora in chosen:
+            _tell_misfits(lora, False)
+        return PatchedWeights(weights)
+
     def remove(self) -> None:
         """Every weight as it was loaded."""
         for parameter in self._changed:
@@ -116,16 +162,26 @@ class LoraMerger:
 
     def _merge(self, parameter: str, patches: Sequence[tuple[Patch, _MatchedLora]]) -> None:
         slot = self._slots.get(parameter)
-        weight = original = None if slot is None else slot.parameter.detach().float()
-        for patch, lora in patches:
-            result = None if weight is None else merged(weight, patch, lora.weight)
-            if result is None:
+        if slot is None:
+            for _, lora in patches:
                 lora.misfits += 1
-            else:
-                weight = result
-        if slot is not None and weight is not None and weight is not original:
+            return
+        weight = _merged_weight(slot, patches)
+        if weight is not None:
             self._changed.add(parameter)
             slot.set(weight)
+
+
+def _merged_weight(slot: _Slot, patches: Sequence[tuple[Patch, _MatchedLora]]) -> Tensor | None:
+    """The loaded weight with its patches, in order, in float32; ``None`` where none of them fits."""
+    weight = original = slot.plain()
+    for patch, lora in patches:
+        result = merged(weight, patch, lora.weight)
+        if result is None:
+            lora.misfits += 1
+        else:
+            weight = result
+    return None if weight is original else weight
 
 
 def _by_parameter(loras: Sequence[_MatchedLora]) -> dict[str, list[tuple[Patch, _MatchedLora]]]:

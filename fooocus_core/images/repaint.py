@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fooocus_core.images.area_classes import area_class
@@ -15,9 +16,16 @@ DIFFUSION_CLASS = 1024
 """The area class that the working picture is brought to: the side of a square, in pixels."""
 
 
+Sized = Callable[[Picture], Picture]
+"""Brings a cut-out to the size at which it is painted."""
+
+
 @dataclass(frozen=True)
-class Repaint:
-    """One picture's repainting. The box and the soft mask belong to the whole picture, the rest to the cut-out."""
+class CutOut:
+    """What is repainted of a picture.
+
+    The box and the soft mask belong to the whole picture, the rest to the part that is cut out.
+    """
 
     original: Picture
     soft_mask: Mask
@@ -37,29 +45,25 @@ class Repaint:
         return mixed(front, self.original, self.soft_mask)
 
 
-def cut_out(
-    picture: Picture,
-    mask: Mask,
-    respective_field: float,
-    enlarge: Enlarge,
-    *,
-    fill: bool,
-    target_class: int = DIFFUSION_CLASS,
-) -> Repaint:
+def cut_out(picture: Picture, mask: Mask, respective_field: float, sized: Sized, *, fill: bool) -> CutOut:
     """Prepare a repainting.
 
-    ``respective_field`` is the share of the picture that is looked at (0 to 1). ``enlarge`` is asked where the
-    cut-out is of a lower area class than ``target_class``. Without ``fill`` the
-    picture itself takes its place. Raises ``ValueError`` for a mask of nothing but 0.
+    ``respective_field`` is the share of the picture that is looked at (0 to 1). Without ``fill`` the picture itself
+    takes its place. Raises ``ValueError`` for a mask of nothing but 0.
     """
     box = working_box(mask, respective_field)
-    working = _at_class(picture[box.part], enlarge, target_class)
+    working = sized(picture[box.part])
     working_mask = resized_mask(mask[box.part], working.shape[1], working.shape[0])
     guess = filled(working, working_mask) if fill else working
-    return Repaint(picture, soft_mask(mask), box, working, working_mask, guess)
+    return CutOut(picture, soft_mask(mask), box, working, working_mask, guess)
 
 
-def _at_class(picture: Picture, enlarge: Enlarge, target_class: int) -> Picture:
-    if area_class(*picture.shape[:2]) < target_class:
-        picture = enlarge(picture)
-    return fitted(picture, target_class)
+def at_diffusion_size(enlarge: Enlarge, target_class: int) -> Sized:
+    """To ``target_class``; ``enlarge`` is asked where the cut-out is of a lower one."""
+
+    def sized(picture: Picture) -> Picture:
+        if area_class(*picture.shape[:2]) < target_class:
+            picture = enlarge(picture)
+        return fitted(picture, target_class)
+
+    return sized

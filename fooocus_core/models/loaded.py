@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core import plan
+from fooocus_core.adapters.inpaint_head import read_head
 from fooocus_core.adapters.lora import read_lora
-from fooocus_core.adapters.merge import LoraMerger, WeightedLora
+from fooocus_core.adapters.merge import LoraMerger, PatchedWeights, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
@@ -48,6 +50,11 @@ log = logging.getLogger(__name__)
 LATENT_SCALE = 0.13025
 PREVIEW_FILE = "xlvaeapp.pth"
 UPSCALER_FILE = "fooocus_upscaler_s409985e5.bin"
+INPAINT_HEAD_FILE = "fooocus_inpaint_head.pth"
+INPAINT_PATCH_FILES: Mapping[plan.InpaintEngine, str] = MappingProxyType(
+    {"v1": "inpaint.fooocus.patch", "v2.5": "inpaint_v25.fooocus.patch", "v2.6": "inpaint_v26.fooocus.patch"}
+)
+"""Of every engine that has one (specification 04, section 7)."""
 
 
 @dataclass
@@ -185,6 +192,14 @@ def _require_fitting(network: DiffusionNetwork, text: TextEncoders, name: str) -
         raise UnsupportedModel(name, f"size conditioning {added} wide for a network that reads {network.adm_width}")
 
 
+@dataclass(frozen=True)
+class InpaintNetwork:
+    """What makes a checkpoint's network one that repaints. ``head``: ``[channels, 5, 3, 3]``."""
+
+    head: Tensor
+    patch: PatchedWeights
+
+
 class ModelStore:
     """Keeps the last checkpoint loaded, so that a second job with it costs nothing. For one thread."""
 
@@ -195,6 +210,7 @@ class ModelStore:
         self._loaded: tuple[object, LoadedModel] | None = None
         self._merged: list[tuple[object, float]] = []
         self._refiner: tuple[object, LoadedRefiner] | None = None
+        self._inpaint: tuple[object, InpaintNetwork] | None = None
         self._upscaler: Upscaler | None = None
         self._picture_upscaler: tuple[object, Upscaler] | None = None
 
@@ -222,7 +238,7 @@ class ModelStore:
         vae = None if models.vae is None else self.library.path("vae", models.vae)
         key = (models.checkpoint, _state(path), _state(vae))
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # never two checkpoints at once
+            self._loaded = self._inpaint = None  # never two checkpoints at once
             _release_memory()
             self._merged = []
             self._loaded = (key, self._fresh(models.checkpoint, path, vae))
@@ -244,6 +260,31 @@ class ModelStore:
             _release_memory()
             self._refiner = (key, self._fresh_refiner(models.refiner, path, present))
         return self._refiner[1]
+
+    def inpaint_network(
+        self, models: plan.Models, loras: Sequence[plan.Lora], engine: plan.InpaintEngine
+    ) -> InpaintNetwork:
+        """The weights of an inpaint engine over those of a plan's checkpoint with its LoRAs.
+
+        They lie beside the checkpoint's own, so that both can be used in one picture. Raises ``CoreError``,
+        ``UnknownModel`` for what is not on disk.
+        """
+        head = self.library.file("inpaint", INPAINT_HEAD_FILE, f"inpaint engine {engine}")
+        patch = self.library.file("inpaint", INPAINT_PATCH_FILES[engine], f"inpaint engine {engine}")
+        model = self.load(models, loras)
+        key = (self._loaded and self._loaded[0], tuple(self._merged), _state(head), _state(patch))
+        if self._inpaint is None or self._inpaint[0] != key:
+            self._inpaint = None
+            _release_memory()
+            files = [WeightedLora(read_lora(path), weight) for path, weight in self._present(loras)]
+            weight = read_head(head)
+            if len(weight) != model.network.shape.channels[0]:
+                raise UnsupportedModel(head.name, "this inpaint head is not made for the checkpoint's network")
+            self._inpaint = (
+                key,
+                InpaintNetwork(weight, model.merger.patched(files, WeightedLora(read_lora(patch), 1.0))),
+            )
+        return self._inpaint[1]
 
     def _fresh_refiner(self, name: str, path: Path, loras: Sequence[tuple[Path, float]]) -> LoadedRefiner:
         refiner = load_refiner(
@@ -309,6 +350,7 @@ class ModelStore:
         self._loaded = None
         self._merged = []
         self._refiner = None
+        self._inpaint = None
         self._upscaler = None
         self._picture_upscaler = None
         _release_memory()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fooocus_core.images.pixels import Mask, Picture, as_floats
-from fooocus_core.images.repaint import Repaint
+from fooocus_core.images.repaint import CutOut
 from fooocus_core.images.resizing import Enlarge
 from fooocus_core.models.autoencoder import Autoencoder
 from fooocus_core.models.upscaler import Upscaler, as_picture
@@ -57,16 +57,16 @@ def encoded_in_tiles(picture: Picture, autoencoder: Autoencoder, draw: Draw) -> 
 
 
 def repaint_latents(
-    repaint: Repaint, autoencoder: Autoencoder, draw: Draw, swapped_autoencoder: Autoencoder | None = None
+    cut_out: CutOut, autoencoder: Autoencoder, draw: Draw, swapped_autoencoder: Autoencoder | None = None
 ) -> RepaintLatents:
     """All that a repainting needs of its pictures; ``swapped_autoencoder`` is a refiner's own, which takes over later.
 
     The order matters, because every encoding draws from one noise.
     """
-    mask = mask_weights(repaint.mask)
-    masked = _encoded_pixels(masked_pixels(as_pixels(repaint.picture), mask), autoencoder, draw)
-    swapped = None if swapped_autoencoder is None else encoded(repaint.fill, swapped_autoencoder, draw)
-    fill = encoded(repaint.fill, autoencoder, draw)
+    mask = mask_weights(cut_out.mask)
+    masked = _encoded_pixels(masked_pixels(as_pixels(cut_out.picture), mask), autoencoder, draw)
+    swapped = None if swapped_autoencoder is None else encoded(cut_out.fill, swapped_autoencoder, draw)
+    fill = encoded(cut_out.fill, autoencoder, draw)
     return RepaintLatents(masked, latent_mask(mask, fill, autoencoder.factor), fill, swapped)
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from fooocus_core.errors import Interrupted, MissingPicture
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.images.pixels import to_rgb
+from fooocus_core.images.repaint import CutOut
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.images.vary_upscale import Upscaled, upscaled, varied_start
 from fooocus_core.plan import Diffuse, StartPicture
 from fooocus_core.presets.sizes import Size
-from fooocus_core.stages.picture_latents import encoded, encoded_in_tiles, encoding_noise, enlarging
+from fooocus_core.stages.picture_latents import RepaintLatents, encoded, encoded_in_tiles, encoding_noise, enlarging
 
 if TYPE_CHECKING:
     from fooocus_core.models.autoencoder import Autoencoder
@@ -34,10 +35,15 @@ Raises ``MissingPicture``."""
 
 @dataclass(frozen=True)
 class Start:
-    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network that enlarged the picture, if one did."""
+    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network that enlarged the picture, if one did.
+
+    A repainting has its cut-out and all that was encoded of it.
+    """
 
     latent: Tensor
     upscaler: str = ""
+    cut_out: CutOut | None = None
+    repaint: RepaintLatents | None = None
 
 
 def no_pictures(name: str) -> NDArray[np.uint8]:

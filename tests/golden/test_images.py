@@ -25,7 +25,7 @@ from fooocus_core.images.masks import (
 from fooocus_core.images.outpaint import extended
 from fooocus_core.images.pixels import as_bytes, as_floats, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
-from fooocus_core.images.repaint import Repaint, cut_out
+from fooocus_core.images.repaint import DIFFUSION_CLASS, CutOut, at_diffusion_size, cut_out
 from fooocus_core.images.working_area import Box, box_around, working_box
 from tests.cases import check_all
 from tests.golden.vectors import GOLDEN_DIR, golden_json
@@ -183,9 +183,15 @@ def test_outpainting() -> None:
     check_list("outpaint", check)
 
 
-def repainted(case: dict[str, Any]) -> Repaint:
+def repainted(case: dict[str, Any]) -> CutOut:
     picture, mask = source(case["image"]), source(case["mask"])
-    return cut_out(picture, mask, case["respective_field"], lambda small: small, fill=case["use_fill"])
+    return cut_out(
+        picture,
+        mask,
+        case["respective_field"],
+        at_diffusion_size(lambda small: small, DIFFUSION_CLASS),
+        fill=case["use_fill"],
+    )
 
 
 def test_repainting() -> None:

@@ -13,7 +13,7 @@ from fooocus_core.images.masks import assembled_mask, eroded_or_dilated, repaint
 from fooocus_core.images.outpaint import extended
 from fooocus_core.images.pixels import as_bytes, as_floats, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
-from fooocus_core.images.repaint import cut_out
+from fooocus_core.images.repaint import at_diffusion_size, cut_out
 from fooocus_core.images.resizing import contained, covering, lanczos
 from fooocus_core.images.working_area import box_around, working_box
 
@@ -143,7 +143,7 @@ def test_a_repainted_picture_is_the_original_where_nothing_is_masked(
     rows: slice, columns: slice, respective_field: float
 ) -> None:
     picture, mask = noise(100, 150), rectangle(100, 150, rows, columns)
-    repaint = cut_out(picture, mask, respective_field, four_times, fill=False, target_class=SMALL_CLASS)
+    repaint = cut_out(picture, mask, respective_field, at_diffusion_size(four_times, SMALL_CLASS), fill=False)
     generated = np.full_like(repaint.picture, 7)
     result = repaint.composited(generated)
     outside = repaint.soft_mask == 0
@@ -154,7 +154,7 @@ def test_a_repainted_picture_is_the_original_where_nothing_is_masked(
 
 def test_the_working_picture_its_mask_and_its_fill_have_one_size() -> None:
     picture, mask = noise(90, 210), rectangle(90, 210, slice(20, 50), slice(20, 50))
-    repaint = cut_out(picture, mask, 0.5, four_times, fill=True, target_class=SMALL_CLASS)
+    repaint = cut_out(picture, mask, 0.5, at_diffusion_size(four_times, SMALL_CLASS), fill=True)
     assert repaint.picture.shape == repaint.fill.shape == (*repaint.mask.shape, 3)
     assert area_class(*repaint.mask.shape) == SMALL_CLASS
     known = repaint.mask == 0
@@ -168,7 +168,7 @@ def test_a_picture_of_the_class_is_not_enlarged() -> None:
     def refuse(_: Bytes) -> Bytes:
         raise AssertionError("asked to enlarge")
 
-    assert cut_out(picture, mask, 1.0, refuse, fill=False, target_class=SMALL_CLASS).picture is not None
+    assert cut_out(picture, mask, 1.0, at_diffusion_size(refuse, SMALL_CLASS), fill=False).picture is not None
 
 
 def test_a_hole_is_filled_from_around_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fooocus_core.events import Cancelled, Event, Finished, ImageFinished, Progress, Started
 from fooocus_core.plan import Output, Plan, Sampling
 from fooocus_core.presets.sizes import ASPECT_RATIOS, GRID_PX, Size, parse_size
-from fooocus_core.stages.diffuse import sampled_size
+from fooocus_core.stages.native_size import sampled_size
 from tests.fooocus_core.stages.rendering import Studio
 
 STEPS = 3

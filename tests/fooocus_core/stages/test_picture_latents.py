@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fooocus_core.images.repaint import Repaint, cut_out
+from fooocus_core.images.repaint import CutOut, at_diffusion_size, cut_out
 from fooocus_core.library import POCKET_FOLDER
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.checkpoint import VAE_PREFIX, open_checkpoint
@@ -89,10 +89,10 @@ def test_one_masked_pixel_marks_its_cell_alone(row: int, column: int) -> None:
     assert cells.nonzero()[:, 2:].tolist() == [[row // 8, column // 8]]
 
 
-def repainting() -> Repaint:
+def repainting() -> CutOut:
     mask = np.zeros((64, 96), np.uint8)
     mask[16:48, 24:72] = 255
-    return cut_out(disc(64, 96), mask, 1.0, lambda picture: picture, fill=True, target_class=128)
+    return cut_out(disc(64, 96), mask, 1.0, at_diffusion_size(lambda picture: picture, 128), fill=True)
 
 
 def test_latents_of_a_repainting() -> None:

@@ -1,0 +1,91 @@
+"""What a stage puts on the base's network, for the time of one call.
+
+A refiner may be the same network without any of it (specification 03, section 8), so that nothing may stay on it
+between two calls.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fooocus_core.adapters.freeu import freeu
+from fooocus_core.adapters.inpaint_head import inpaint_head
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fooocus_core.adapters.merge import PatchedWeights
+    from fooocus_core.models.unet import DiffusionNetwork
+    from fooocus_core.plan import FreeU
+    from fooocus_core.sampling.network import NetworkCall
+
+
+@dataclass(frozen=True)
+class Adaptations:
+    """``head_feature`` is the inpaint head's, ``[1, channels, h, w]``; ``patch`` an inpaint engine's weights."""
+
+    freeu: FreeU | None = None
+    head_feature: Tensor | None = None
+    patch: PatchedWeights | None = None
+
+
+@dataclass(frozen=True)
+class AdaptedNetwork:
+    """A network under adaptations; a ``NoisePredictor``. What ``patch`` puts on stays until it is taken off."""
+
+    network: DiffusionNetwork
+    adaptations: Adaptations
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def adm_width(self) -> int:
+        return self.network.adm_width
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
+        asked = self.adaptations
+        if asked.patch is not None:
+            asked.patch.put_on()
+        with ExitStack() as adapted:
+            if asked.freeu is not None:
+                adapted.enter_context(freeu(self.network, asked.freeu))
+            if asked.head_feature is not None:
+                adapted.enter_context(inpaint_head(self.network, asked.head_feature))
+            return self.network(latents, timesteps, context, adm, call)
+
+
+@dataclass(frozen=True)
+class UnpatchedNetwork:
+    """The same network as a refiner of itself: without ``patch``; a ``NoisePredictor``."""
+
+    network: DiffusionNetwork
+    patch: PatchedWeights
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def adm_width(self) -> int:
+        return self.network.adm_width
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
+        self.patch.take_off()
+        return self.network(latents, timesteps, context, adm, call)

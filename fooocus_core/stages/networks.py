@@ -1,0 +1,190 @@
+"""The networks of a stage: loaded, told both sides of the prompt, with what the stage puts on them (03, 8; 04, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork, UnpatchedNetwork
+from fooocus_core.adapters.inpaint_head import head_feature
+from fooocus_core.conditioning.adm import base_adm
+from fooocus_core.conditioning.conditioning import Conditioning
+from fooocus_core.conditioning.encode import EncodedText
+from fooocus_core.errors import Interrupted
+from fooocus_core.events import CancelToken
+from fooocus_core.models.refiner import LoadedRefiner
+from fooocus_core.plan import Diffuse, Lora
+from fooocus_core.presets.sizes import Size
+from fooocus_core.sampling.network import NetworkCall, NoisePredictor
+from fooocus_core.sampling.sample import PromptedNetwork, resolve_scheduler
+from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
+from fooocus_core.stages.picture_latents import RepaintLatents
+
+if TYPE_CHECKING:
+    from fooocus_core.models.autoencoder import Autoencoder
+    from fooocus_core.models.loaded import InpaintNetwork, LoadedModel, ModelStore
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides of the prompt as the base's text encoders read them."""
+
+    positive: EncodedText
+    negative: EncodedText
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The base and, where one takes part, the refiner, which may be the base's own network without its patch."""
+
+    base: LoadedModel
+    refiner: LoadedRefiner | None
+    inpaint: InpaintNetwork | None = None
+    adaptations: Adaptations = field(default_factory=Adaptations)
+    """What is put on the base."""
+
+    def restore(self) -> None:
+        """The base as it was loaded, but for its LoRAs."""
+        if self.inpaint is not None:
+            self.inpaint.patch.take_off()
+
+
+def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> Networks:
+    """What a stage works with, its LoRAs merged.
+
+    An inpaint engine without a refiner gets one: the base without the engine's patch (01, section 10). Raises
+    ``CoreError``.
+    """
+    model = models.load(stage.models, loras)
+    adaptations = Adaptations(freeu=stage.freeu)
+    refiner = models.refiner(stage.models, loras)
+    if stage.repaint is None or stage.repaint.engine == "None":
+        return Networks(model, refiner, adaptations=adaptations)
+    inpaint = models.inpaint_network(stage.models, loras, stage.repaint.engine)
+    itself = LoadedRefiner(model.name, "sdxl", model.network, model.prediction)
+    return Networks(model, refiner or itself, inpaint, replace(adaptations, patch=inpaint.patch))
+
+
+def with_inpaint_head(networks: Networks, stage: Diffuse, latents: RepaintLatents) -> Networks:
+    """The same with the inpaint head's look at what is repainted; without an engine, unchanged."""
+    if networks.inpaint is None:
+        return networks
+    base = networks.base
+    latent_format = resolve_scheduler(stage.sampling.scheduler, base.prediction).prediction.latent_format
+    masked = latent_format.process_in(latents.masked.float().cpu())
+    feature = head_feature(networks.inpaint.head, latents.mask.cpu(), masked).to(base.network.device)
+    return replace(networks, adaptations=replace(networks.adaptations, head_feature=feature))
+
+
+def prompted_base(stage: Diffuse, networks: Networks, sides: Sides, size: Size, cancel: CancelToken) -> PromptedNetwork:
+    """The base with both sides of the prompt; ``size`` is what is sampled."""
+    positive, negative, model = sides.positive, sides.negative, networks.base
+    network = AdaptedNetwork(model.network, networks.adaptations)
+    return PromptedNetwork(
+        InterruptibleNetwork(network, cancel),
+        model.prediction,
+        Conditioning(positive.context, base_adm(positive.pooled, *size, stage.guidance.adm_positive)),
+        Conditioning(negative.context, base_adm(negative.pooled, *size, stage.guidance.adm_negative)),
+    )
+
+
+def prompted_refiner(
+    stage: Diffuse, networks: Networks, sides: Sides, size: Size, cancel: CancelToken
+) -> PromptedNetwork | None:
+    """The refiner with both sides of the prompt, if there is one."""
+    refiner = networks.refiner
+    if refiner is None:
+        return None
+    guidance, encoders = stage.guidance, networks.base.text
+    return PromptedNetwork(
+        InterruptibleNetwork(_without_patch(refiner, networks), cancel),
+        refiner.prediction,
+        refiner.conditioning(sides.positive, "positive", encoders, size, guidance.adm_positive),
+        refiner.conditioning(sides.negative, "negative", encoders, size, guidance.adm_negative),
+        latent_format=refiner.latent_format,
+        owns_vae=refiner.owns_vae,
+    )
+
+
+def _without_patch(refiner: LoadedRefiner, networks: Networks) -> NoisePredictor:
+    if networks.inpaint is None or refiner.network is not networks.base.network:
+        return refiner.network
+    return UnpatchedNetwork(refiner.network, networks.inpaint.patch)
+
+
+def denoise_of(stage: Diffuse) -> float:
+    """The share of the noise levels that is walked."""
+    if stage.repaint is not None:
+        return stage.repaint.denoise
+    return 1.0 if stage.start is None else stage.start.denoise
+
+
+def swap_plan_of(stage: Diffuse, networks: Networks) -> SwapPlan:
+    """Which of the networks take part in which way."""
+    return resolve_swap(
+        Swap(stage.refiner_swap, stage.switch_step),
+        has_refiner=networks.refiner is not None,
+        refiner_owns_vae=networks.refiner is not None and networks.refiner.owns_vae,
+        steps=stage.sampling.steps,
+        denoise=denoise_of(stage),
+    )
+
+
+def refiner_latents_from(stage: Diffuse, networks: Networks) -> int | None:
+    """The first step whose latents are of the refiner's own kind; ``None``: there is none."""
+    if networks.refiner is None or not networks.refiner.owns_vae:
+        return None
+    return {"vae": stage.switch_step, "refiner": 0}.get(swap_plan_of(stage, networks))
+
+
+def encoding_autoencoders(stage: Diffuse, networks: Networks) -> tuple[Autoencoder, Autoencoder | None]:
+    """What encodes a picture for the first run, and, where a second run has latents of its own, for that (03, 8)."""
+    base, refiner = networks.base.autoencoder, networks.refiner
+    first = refiner_latents_from(stage, networks)
+    if refiner is None or refiner.autoencoder is None or first is None:
+        return base, None
+    return (refiner.autoencoder, None) if first == 0 else (base, refiner.autoencoder)
+
+
+def decoding_autoencoder(stage: Diffuse, networks: Networks) -> Autoencoder:
+    """What makes pixels of the latents at the end."""
+    refiner = networks.refiner
+    own = None if refiner is None or refiner_latents_from(stage, networks) is None else refiner.autoencoder
+    return own or networks.base.autoencoder
+
+
+@dataclass(frozen=True)
+class InterruptibleNetwork:
+    """A network that asks before every call whether the job is still wanted: a stop takes less than a step."""
+
+    network: NoisePredictor
+    cancel: CancelToken
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def adm_width(self) -> int:
+        return self.network.adm_width
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
+    ) -> Tensor:
+        """As the network's own; raises ``Interrupted``."""
+        stop_if(self.cancel)
+        return self.network(latents, timesteps, context, adm, call)
+
+
+def stop_if(cancel: CancelToken) -> None:
+    """Raises ``Interrupted`` where the job is not wanted any more."""
+    if cancel():
+        raise Interrupted("stopped on request")
