@@ -43,7 +43,7 @@ class KeptPictures:
         with self._lock:
             if not self._path(name).is_file():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                write_whole(self._path(name), _packed(pixels))
+                write_whole(self._path(name), packed(pixels))
             self._holds[name] += 1
         return name
 
@@ -121,7 +121,8 @@ def pictures_of(plan: Plan | None) -> tuple[str, ...]:
     return () if plan is None else plan.pictures
 
 
-def _packed(pixels: NDArray[np.uint8]) -> bytes:
+def packed(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG that is made quickly rather than small."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -35,9 +35,10 @@ from fooocusapi.surfaces.classic.picture_bodies import (
     PictureBody,
     Text2ImgRequestWithPrompt,
 )
-from fooocusapi.surfaces.classic.published import EVERYWHERE, GENERATED, INVALID, TOO_LARGE
+from fooocusapi.surfaces.classic.published import GENERATED
 from fooocusapi.surfaces.classic.schemas import AsyncJobResponse, CommonRequest, GeneratedImageResult, TaskType
 from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_given, to_plan
+from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fooocusapi.surfaces.published import Responses
 
-from fooocusapi.surfaces.classic.schemas import ValidationAnswer
-
-Responses = dict[int | str, dict[str, Any]]
-
-EVERYWHERE: Responses = {
-    403: {
-        "description": "The key in `X-API-KEY` is missing or wrong.",
-        "content": {"application/json": {"example": {"detail": "Forbidden"}}},
-    },
-    503: {
-        "description": "The server could not start, or it ends; a job that waits runs after the restart.",
-        "content": {"application/json": {"example": {"detail": "the server could not start, see its log"}}},
-    },
-}
-TOO_LARGE: Responses = {413: {"description": "The body is longer than the server takes."}}
-INVALID: Responses = {422: {"model": ValidationAnswer, "description": "A field that cannot be taken; it is named."}}
 GENERATED: Responses = {
     200: {
         "description": "An array of pictures; with `async_process` a job object; with `Accept: image/png` the first "

@@ -22,7 +22,6 @@ from fooocusapi.jobs.queue import JobQueue, Snapshot
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
 from fooocusapi.surfaces.classic import render
-from fooocusapi.surfaces.classic.published import EVERYWHERE, INVALID, Responses
 from fooocusapi.surfaces.classic.schemas import (
     AllModelNamesResponse,
     AsyncJobResponse,
@@ -34,6 +33,7 @@ from fooocusapi.surfaces.classic.schemas import (
     StopResponse,
 )
 from fooocusapi.surfaces.lenient import LenientModel, Text
+from fooocusapi.surfaces.published import EVERYWHERE, INVALID, Responses
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 20

@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.fields import (
     MAX_NAME_CHARS,
-    FieldError,
     FinerControls,
     PictureRequest,
     SaveExtension,
@@ -239,10 +238,3 @@ class MessageResponse(BaseModel):
     """A word in answer."""
 
     message: str = Field(description="Always `ok`.", examples=["ok"])
-
-
-class ValidationAnswer(BaseModel):
-    """What a request with wrong fields is answered with."""
-
-    detail: list[FieldError] = Field(description="Every field that was not taken.")
-    body: Any = Field(default=None, description="The request as it was understood; long texts are shortened.")
