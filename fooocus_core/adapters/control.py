@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 HINT_WEIGHT = "input_hint_block.0.weight"
 """The first layer that looks at the picture; no other kind of file has it."""
+HINT_CHANNELS = 3
 LATENT_CELL_PX = 8
 _ENCODER_PARTS = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
-_HINT_LAYERS = ("conv_in", *(f"blocks.{index}" for index in range(6)), "conv_out")
-_HINT_CHANNELS = (16, 32, 96, 256)
+_HINT_LAYERS = {"0": "conv_in", **{str(2 + 2 * index): f"blocks.{index}" for index in range(6)}, "14": "conv_out"}
+"""The file's numbers count the activations in between."""
+_HINT_WIDTHS = (16, 32, 96, 256)
 
 
 class ControlNetwork:
@@ -127,15 +129,16 @@ def build_control(file: Mapping[str, Tensor], name: str, base: DiffusionNetwork)
     ``file``: the un-prefixed tensors; ``name``: the file's, for errors. Raises ``UnsupportedModel`` for a file that is
     no ControlNet-LoRA or was made for a network of another shape.
     """
-    if HINT_WEIGHT not in file:
+    hint_weight = file.get(HINT_WEIGHT)
+    if hint_weight is None or hint_weight.ndim != 4 or hint_weight.shape[1] != HINT_CHANNELS:
         raise UnsupportedModel(name, "this is no ControlNet-LoRA")
-    network = _empty_network(base, name, file[HINT_WEIGHT].shape[1])
+    network = _empty_network(base, name)
     weights = {**_encoder_weights(file, name, base), **_own_weights(file)}
     assign_weights(network, weights, name, device=base.device, dtype=base.dtype)
     return ControlNetwork(network)
 
 
-def _empty_network(base: DiffusionNetwork, name: str, hint_channels: int) -> nn.Module:
+def _empty_network(base: DiffusionNetwork, name: str) -> nn.Module:
     """The encoder half of the base's shape on the meta device, with zero convolutions and a hint block."""
     config: Any = base.unet.config
     blocks = {len(level) for level in base.shape.down_depths}
@@ -150,19 +153,20 @@ def _empty_network(base: DiffusionNetwork, name: str, hint_channels: int) -> nn.
             **{key: config[key] for key in copied},
             layers_per_block=blocks.pop(),
             mid_block_type=config["mid_block_type"],
-            conditioning_channels=hint_channels,
-            conditioning_embedding_out_channels=_HINT_CHANNELS,
+            conditioning_channels=HINT_CHANNELS,
+            conditioning_embedding_out_channels=_HINT_WIDTHS,
         )
     return cast(nn.Module, network)
 
 
 def _encoder_weights(file: Mapping[str, Tensor], name: str, base: DiffusionNetwork) -> dict[str, Tensor]:
     """The base's encoder weights: replaced where the file has the tensor, moved by a product where it has the pair."""
-    parameters = dict(base.unet.named_parameters())
+    # Detached: what is put on the base later stays the base's alone.
+    parameters = {name: parameter.detach() for name, parameter in base.unet.named_parameters()}
     weights: dict[str, Tensor] = {}
     for key, parameter in base.parameter_names.items():
         if key.startswith(_ENCODER_PARTS):
-            weight: Tensor = parameters[parameter]
+            weight = parameters[parameter]
             module = key.removesuffix(".weight")
             if key in file:
                 weight = file[key].to(weight)
@@ -174,11 +178,18 @@ def _encoder_weights(file: Mapping[str, Tensor], name: str, base: DiffusionNetwo
 
 def _product(file: Mapping[str, Tensor], module: str, name: str, like: Tensor) -> Tensor:
     """``up`` times ``down`` as a change of the weight ``like``, in its dtype."""
-    up, down = (file[f"{module}.{part}"].to(like) for part in ("up", "down"))
-    try:
-        return (up.flatten(1) @ down.flatten(1)).reshape(like.shape)
-    except RuntimeError as error:
-        raise UnsupportedModel(name, f"made for another network: {module} does not fit") from error
+    up, down = file[f"{module}.up"], file.get(f"{module}.down")
+    if down is None or not _multiply_to(like, up, down):
+        raise UnsupportedModel(name, f"made for another network: {module} does not fit")
+    up, down = (part.to(like).flatten(1) for part in (up, down))
+    return (up @ down).reshape(like.shape)
+
+
+def _multiply_to(like: Tensor, up: Tensor, down: Tensor) -> bool:
+    if up.ndim < 2 or down.ndim < 2:
+        return False
+    fits = up.shape[1:].numel() == len(down) and len(up) == len(like)
+    return fits and down.shape[1:].numel() == like.shape[1:].numel()
 
 
 def _own_weights(file: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -187,8 +198,8 @@ def _own_weights(file: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in file.items():
         part, _, rest = key.partition(".")
         index, _, leaf = rest.partition(".")
-        if part == "input_hint_block":
-            own[f"controlnet_cond_embedding.{_HINT_LAYERS[int(index) // 2]}.{leaf}"] = tensor
+        if part == "input_hint_block" and index in _HINT_LAYERS:
+            own[f"controlnet_cond_embedding.{_HINT_LAYERS[index]}.{leaf}"] = tensor
         elif part == "zero_convs":
             own[f"controlnet_down_blocks.{index}.{leaf.removeprefix('0.')}"] = tensor
         elif part == "middle_block_out":

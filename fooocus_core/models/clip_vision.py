@@ -123,7 +123,7 @@ def _transformers_names(file: Checkpoint) -> dict[str, Tensor]:
         return {**file.under(TRANSFORMERS_PREFIX), **projection}
     weights = file.under(OPEN_CLIP_PREFIX)
     renamed = open_clip_renamed({_OPEN_CLIP_ROOTS.get(key, key): tensor for key, tensor in weights.items()})
-    if "proj" in renamed:
+    if "proj" in renamed and renamed["proj"].ndim == 2:
         renamed[PROJECTION] = renamed.pop("proj").t()
     return renamed
 

@@ -191,7 +191,7 @@ def open_clip_renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         index, _, part = key.removeprefix(_BLOCKS).partition(".")
         if not key.startswith(_BLOCKS):
             renamed[_OPEN_CLIP_ROOTS.get(key, key)] = tensor
-        elif part.startswith("attn.in_proj_"):
+        elif part.startswith("attn.in_proj_") and tensor.ndim:
             leaf = part.removeprefix("attn.in_proj_")
             for projection, third in zip("qkv", tensor.chunk(3), strict=False):
                 renamed[f"encoder.layers.{index}.self_attn.{projection}_proj.{leaf}"] = third

@@ -88,15 +88,17 @@ def test_image_prompts_act_through_their_own_network_only(network: DiffusionNetw
 
 
 def test_files_that_are_no_control_network(network: DiffusionNetwork) -> None:
-    with pytest.raises(UnsupportedModel, match=r"some\.safetensors"):
-        build_control({"lora_unet_x": torch.zeros(1)}, "some.safetensors", network)
-    misfit = {
-        "input_hint_block.0.weight": torch.zeros(16, 3, 3, 3),
-        "time_embed.0.up": torch.zeros(7, 2),
-        "time_embed.0.down": torch.zeros(2, 9),
-    }
+    hint = "input_hint_block.0.weight"
+    for file in ({"lora_unet_x": torch.zeros(1)}, {hint: torch.zeros(16, 4, 3, 3)}, {hint: torch.zeros(16)}):
+        with pytest.raises(UnsupportedModel, match=r"some\.safetensors: this is no ControlNet-LoRA"):
+            build_control(file, "some.safetensors", network)
+
+
+@pytest.mark.parametrize("pair", [{"up": (7, 2), "down": (2, 9)}, {"up": (128, 2)}, {"up": (128,), "down": (2, 32)}])
+def test_control_networks_of_another_shape(network: DiffusionNetwork, pair: dict[str, tuple[int, ...]]) -> None:
+    misfit = {f"time_embed.0.{part}": torch.zeros(shape) for part, shape in pair.items()}
     with pytest.raises(UnsupportedModel, match=r"some\.safetensors.*time_embed\.0"):
-        build_control(misfit, "some.safetensors", network)
+        build_control({"input_hint_block.0.weight": torch.zeros(16, 3, 3, 3), **misfit}, "some.safetensors", network)
 
 
 def test_a_unit_without_strength_is_not_asked() -> None:
