@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
 from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
-from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, Started
+from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, ImageFinished, Progress, Started
+from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.loaded import ModelStore
 from fooocus_core.plan import Diffuse, Output, Plan
@@ -36,6 +38,8 @@ class Engine:
     """What becomes of files that are not on disk."""
     pictures: Pictures = no_pictures
     """Where the pictures are that plans start from."""
+    content_filter: ContentFilter | None = None
+    """``None``: plans whose pictures are to be judged fail."""
 
     def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -45,7 +49,7 @@ class Engine:
         yield Started(images=sum(stage.image_number for stage in plan.stages))
         try:
             for stage in plan.stages:
-                yield from self.supply.supplied(stage, partial(self._play, stage, plan.output, cancel), cancel)
+                yield from self._stage_events(stage, plan.output, cancel)
         except Interrupted:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
@@ -60,6 +64,24 @@ class Engine:
         else:
             yield Finished()
 
+    def _stage_events(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
+        events = self.supply.supplied(stage, partial(self._play, stage, output, cancel), cancel)
+        return self._filtered(events) if output.black_out_nsfw else events
+
+    def _filtered(self, events: Generator[Event, None, None]) -> Iterator[Event]:
+        """The events, with no picture in them that nobody has judged: previews, being many, are left out."""
+        if self.content_filter is None:
+            raise CoreError("pictures cannot be judged: this engine has no content filter")
+        with closing(events):
+            for event in events:
+                match event:
+                    case ImageFinished():
+                        yield replace(event, pixels=self.content_filter.blacked_out(event.pixels))
+                    case Progress():
+                        yield replace(event, preview=None)
+                    case _:
+                        yield event
+
     def _play(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
         if stage.start is not None and not stage.start.refine:
             return run_enlarging(stage, self.pictures, self.models, cancel)
@@ -71,4 +93,6 @@ class Engine:
         """Forgets every loaded model and gives the device's memory back."""
         if self.expansion is not None:
             self.expansion.unload()
+        if self.content_filter is not None:
+            self.content_filter.unload()
         self.models.unload()

@@ -204,6 +204,8 @@ class Output:
     preview: bool = True
     created_by: str = ""
     """A name for the metadata; empty: none."""
+    black_out_nsfw: bool = False
+    """Unsafe pictures become black (specification 07, section 4); previews, which nobody judges, are not shown."""
     dated_names: bool = False
     """Files without a ``save_name`` are named by date, time and a random number (specification 08, section 6)."""
 

@@ -120,3 +120,4 @@ class GenerationRequest:
     metadata_scheme: MetadataScheme | None = None
     save_name: str = ""
     preview: bool = True
+    black_out_nsfw: bool = False

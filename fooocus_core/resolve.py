@@ -79,6 +79,7 @@ GUIDE_DEFAULTS: Final[Mapping[GuideKind, GuideDefault]] = MappingProxyType(
     }
 )
 """Of each kind of guide (specification 06, section 1)."""
+MIN_DENOISE: Final = 0.001
 SELF_REFINED_SWITCH: Final = 0.8
 """Where an inpaint engine hands over to the base as it is, when there is no refiner (specification 01, section 10)."""
 MAX_FREEU_FACTOR: Final = 100
@@ -108,11 +109,12 @@ def resolve_request(
     limits: SizeLimits | None = None,
     max_prompt_characters: int = MAX_PROMPT_CHARACTERS,
     weighting: ImagePromptWeighting = "fooocus",
+    black_out_nsfw: bool = False,
 ) -> Plan:
     """The complete plan of a request.
 
     ``draw_seed`` is asked for a number in 0 ... 2**63 - 1 when the request brings none of its own. ``weighting`` is the
-    server's word on image prompts. Raises
+    server's word on image prompts; with ``black_out_nsfw`` every request's pictures are judged. Raises
     ``InvalidRequest`` for a value outside its range or set, ``UnknownModel`` when there is no checkpoint at all.
     """
     performance = _choice("performance", request.performance, preset.performance, tuple(MODES))
@@ -151,7 +153,7 @@ def resolve_request(
         repaint=repaint,
         guides=None if request.guides is None else _guides(request.guides, weighting),
     )
-    return Plan(stages=(stage,), output=_output(request, preset))
+    return Plan(stages=(stage,), output=_output(request, preset, black_out_nsfw))
 
 
 def choose_seed(asked: int | None, draw_seed: Callable[[], int]) -> int:
@@ -322,7 +324,7 @@ def _repaint(asked: AskedRepaint, preset: Preset) -> Repaint:
         picture=asked.picture,
         mask=asked.mask,
         outpaint=tuple((side, added[side]) for side, _ in asked.outpaint),
-        denoise=_number("inpaint_strength", asked.strength, Repaint.denoise, 0.0, 1.0),
+        denoise=_strength("inpaint_strength", asked.strength, Repaint.denoise, 0.0),
         respective_field=_number(
             "inpaint_respective_field", asked.respective_field, Repaint.respective_field, 0.0, 1.0
         ),
@@ -382,8 +384,8 @@ def _factor(asked: AskedStart) -> float | None:
 
 def _denoise(request: GenerationRequest, name: str) -> float:
     """The method's share, or what was asked for in its place."""
-    varied = _number("overwrite_vary_strength", request.overwrite_vary_strength, -1.0, -1.0, 1.0)
-    upscaled = _number("overwrite_upscale_strength", request.overwrite_upscale_strength, -1.0, -1.0, 1.0)
+    varied = _strength("overwrite_vary_strength", request.overwrite_vary_strength, -1.0, -1.0)
+    upscaled = _strength("overwrite_upscale_strength", request.overwrite_upscale_strength, -1.0, -1.0)
     method = METHODS[name]
     overwrite = varied if method.factor is None else upscaled
     return overwrite if overwrite > 0 else method.denoise
@@ -412,7 +414,7 @@ def _size(request: GenerationRequest, preset: Preset, limits: SizeLimits) -> Siz
     return fit_size(Size(width, height), limits)
 
 
-def _output(request: GenerationRequest, preset: Preset) -> Output:
+def _output(request: GenerationRequest, preset: Preset, black_out_nsfw: bool) -> Output:
     return Output(
         image_format=_choice("image_format", request.image_format, preset.image_format, get_args(ImageFormat)),
         save_metadata=preset.save_metadata if request.save_metadata is None else request.save_metadata,
@@ -422,6 +424,7 @@ def _output(request: GenerationRequest, preset: Preset) -> Output:
         save_name=request.save_name,
         preview=request.preview,
         created_by=preset.created_by,
+        black_out_nsfw=black_out_nsfw or request.black_out_nsfw,
     )
 
 
@@ -439,6 +442,14 @@ def _number(field: str, asked: float | None, default: float, low: float, high: f
     if not (low <= value <= high and math.isfinite(value)):
         raise InvalidRequest(field, f"must be from {low:g} to {high:g}, got {value}")
     return float(value)
+
+
+def _strength(field: str, asked: float | None, default: float, low: float) -> float:
+    """A share of the noise levels up to 1. A list that is so much longer than the walk has to be made in full."""
+    strength = _number(field, asked, default, low, 1.0)
+    if 0 < strength < MIN_DENOISE:
+        raise InvalidRequest(field, f"must be 0 or at least {MIN_DENOISE:g}, got {strength}")
+    return strength
 
 
 def _whole(field: str, asked: int | None, default: int, low: int, high: int) -> int:

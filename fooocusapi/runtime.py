@@ -15,7 +15,7 @@ from fooocus_core.library import FileHashes, Library
 from fooocus_core.model_files.catalogue import ObtainableNames, Shelves
 from fooocus_core.model_files.supply import Fetching, Supply
 from fooocus_core.plan import Models, Plan
-from fooocus_core.presets.config_file import OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
+from fooocus_core.presets.config_file import BLACK_OUT_KEY, OUTPUTS_KEY, WILDCARDS_KEY, Config, read_config
 from fooocus_core.presets.preset import NO_CONFIG, Preset, choose_default_preset, first_on_disk, load_preset
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.prompts.styles import load_styles
@@ -25,6 +25,7 @@ from fooocus_core.resolve import NameLookup, choose_checkpoint, resolve_request
 from fooocusapi.images.inputs import input_images
 from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
@@ -87,6 +88,7 @@ class Runtime:
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
         kept = kept_pictures(settings)
+        shown = ShownPictures(settings.output_path / "sent", settings.public_url)
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
         webhooks = WebhookSender(_webhook_client)
@@ -109,11 +111,17 @@ class Runtime:
         return Services(
             jobs=queue,
             outputs=outputs,
-            inputs=input_images(settings, outputs),
+            inputs=input_images(settings, [outputs, shown]),
             kept=kept,
+            shown=shown,
             engine=worker,
             library=library,
-            resolve=_resolver(preset, _names(settings, library, config), settings),
+            resolve=_resolver(
+                preset,
+                _names(settings, library, config),
+                settings,
+                black_out_nsfw=settings.black_out_nsfw or config.is_on(BLACK_OUT_KEY),
+            ),
             preset=preset,
             presets=_named_presets(preset, settings, library, config),
             style_names=load_styles(settings.styles_path).names,
@@ -168,6 +176,7 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
     import torch
 
     from fooocus_core.engine import Engine as CoreEngine
+    from fooocus_core.filter.content_filter import ContentFilter
     from fooocus_core.models.device import choose_placement
     from fooocus_core.models.loaded import ModelStore
     from fooocus_core.prompts.expansion import PromptExpansion
@@ -191,6 +200,7 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
         PromptExpansion(shelves.expansion, placement.device),
         Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
         kept_pictures(settings).read,
+        ContentFilter(library, placement.device),
     )
 
 
@@ -255,7 +265,7 @@ def _names(settings: Settings, library: Library, config: Config) -> NameLookup:
     return ObtainableNames(library, catalogue_of(settings, config)) if settings.auto_download else library
 
 
-def _resolver(default: Preset, library: NameLookup, settings: Settings) -> Resolver:
+def _resolver(default: Preset, library: NameLookup, settings: Settings, *, black_out_nsfw: bool) -> Resolver:
     sizes = SizeLimits(
         max_side_px=settings.max_side_px,
         max_pixels=settings.max_pixels,
@@ -271,6 +281,7 @@ def _resolver(default: Preset, library: NameLookup, settings: Settings) -> Resol
             sizes,
             settings.max_prompt_characters,
             settings.ip_adapter_weighting,
+            black_out_nsfw,
         )
 
     return resolve

@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     ip_adapter_weighting: ImagePromptWeighting = Field(
         "fooocus", description="how image prompts weigh: as in Fooocus, or as in the paper on IP-Adapter (`standard`)"
     )
+    black_out_nsfw: bool = Field(False, description="paint unsafe pictures black, whatever the request says")
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 
     device: Device = "auto"

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
 
-from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, TEXT_KEYS
+from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, SERVER_KEYS, TEXT_KEYS
 from fooocusapi.flags import RENDERER_FLAGS, WITHOUT_EFFECT, WITHOUT_EFFECT_VALUED
 from fooocusapi.settings import PREFIX, Settings
 from fooocusapi.surfaces.classic.schemas import CommonRequest
@@ -72,7 +72,7 @@ def test_every_foreign_flag_is_told(flag: str) -> None:
 
 
 def test_every_key_of_fooocus_is_told() -> None:
-    assert not [key for key in PATH_KEYS if f"`{key}`" not in read("configuration.md")]
+    assert not [key for key in (*PATH_KEYS, *SERVER_KEYS) if f"`{key}`" not in read("configuration.md")]
     assert not [key for key in (*TEXT_KEYS, *OTHER_KEYS) if f"`{key}`" not in read("models.md")]
 
 

@@ -57,7 +57,10 @@ OTHER_KEYS: Final = (
     "embeddings_downloads",
     "vae_downloads",
 )
-CONFIG_KEYS: Final = (*PATH_KEYS, *TEXT_KEYS, *OTHER_KEYS)
+BLACK_OUT_KEY: Final = "default_black_out_nsfw"
+SERVER_KEYS: Final = (BLACK_OUT_KEY,)
+"""No preset has a say in these."""
+CONFIG_KEYS: Final = (*PATH_KEYS, *TEXT_KEYS, *OTHER_KEYS, *SERVER_KEYS)
 """All keys that are read; what belongs to the original's own pages is passed over."""
 
 
@@ -85,6 +88,16 @@ class Config:
     def new_folder(self, key: str) -> Path | None:
         """The first folder of a ``path_*`` key, which may have to be made."""
         return next((path for _, path in self._paths(key)), None)
+
+    def is_on(self, key: str) -> bool:
+        """Whether a key that is true or false is true; not where nobody says so."""
+        for source, values in (self.environment, self.file):
+            value = values.get(key)
+            if isinstance(value, bool):
+                return value
+            if value is not None:
+                log.warning("%s: %s must be true or false, got %s; ignored", source, key, reprlib.repr(value))
+        return False
 
     def _paths(self, key: str) -> list[tuple[str, Path]]:
         """The paths with the source that names them."""

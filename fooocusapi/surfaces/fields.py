@@ -267,9 +267,7 @@ class FinerControls(LenientModel):
         0, "Pixels by which the mask grows, or shrinks below 0, before it is swapped; -64 to 64.", ge=-64, le=64
     )
     black_out_nsfw: bool = Field(
-        default=False,
-        description="Paint unsafe pictures black. Not available yet: `true` is refused.",
-        examples=[False],
+        default=False, description="Paint unsafe pictures black; no previews then.", examples=[False]
     )
     vae_name: Text | None = asked(
         "Default (model)",

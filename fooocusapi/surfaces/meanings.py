@@ -74,6 +74,7 @@ def to_common_request(body: PictureRequest, controls: FinerControls) -> Generati
         overwrite_upscale_strength=controls.overwrite_upscale_strength,
         read_wildcards_in_order=body.read_wildcards_in_order,
         preview=not controls.disable_preview,
+        black_out_nsfw=controls.black_out_nsfw,
     )
 
 

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from fooocus_core.engine import Engine
 from fooocus_core.errors import Interrupted, UnreadableModel
-from fooocus_core.events import Cancelled, Ending, Event, Failed, Finished, Progress, Started
+from fooocus_core.events import Cancelled, Ending, Event, Failed, Finished, ImageFinished, Progress, Started
+from fooocus_core.filter.content_filter import ContentFilter
+from fooocus_core.images.pixels import Picture
 from fooocus_core.models.loaded import ModelStore
-from fooocus_core.plan import Diffuse, Models, Plan, Prompts
+from fooocus_core.plan import Diffuse, Models, Output, Plan, Prompts
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
 
@@ -96,3 +99,79 @@ def test_the_next_plan_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     one = replace(STAGE, image_number=1)
     monkeypatch.setattr(Engine, "_play", lambda *_: iter(()))
     assert list(engine.run(Plan((one,)), lambda: False)) == [Started(1), Finished()]
+
+
+# ------------------------------------------------------------------------------------------------------ content filter
+
+BRIGHT, DARK = np.full((4, 6, 3), 200, np.uint8), np.full((4, 6, 3), 50, np.uint8)
+
+
+class Prude(ContentFilter):
+    """Blackens what is bright."""
+
+    def __init__(self) -> None:
+        self.is_unloaded = False
+
+    def blacked_out(self, picture: Picture) -> Picture:
+        return picture if picture.max() < 128 else np.zeros_like(picture)
+
+    def unload(self) -> None:
+        self.is_unloaded = True
+
+
+class Broken(Prude):
+    """Cannot be read."""
+
+    def blacked_out(self, picture: Picture) -> Picture:
+        raise UnreadableModel("checker.bin", "cut")
+
+
+@pytest.fixture
+def two_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(self: Engine, stage: Diffuse, *_: Any) -> Iterator[Event]:
+        yield Progress(0.5, "halfway", BRIGHT)
+        yield ImageFinished(0, 1, BRIGHT, None)
+        yield ImageFinished(1, 2, DARK, None)
+
+    monkeypatch.setattr(Engine, "_play", play)
+
+
+def told(engine: Engine, *, black_out_nsfw: bool) -> list[Event]:
+    return list(engine.run(Plan((STAGE,), Output(black_out_nsfw=black_out_nsfw)), lambda: False))
+
+
+@pytest.mark.usefixtures("two_pictures")
+def test_unsafe_pictures_become_black_and_previews_are_left_out(engine: Engine) -> None:
+    engine.content_filter = Prude()
+    _, progress, first, second, ending = told(engine, black_out_nsfw=True)
+    assert progress == Progress(0.5, "halfway")
+    assert isinstance(first, ImageFinished)
+    assert isinstance(second, ImageFinished)
+    assert (first.index, first.seed, first.pixels.shape, first.pixels.any()) == (0, 1, BRIGHT.shape, False)
+    assert (second.pixels == DARK).all()
+    assert ending == Finished()
+
+
+@pytest.mark.usefixtures("two_pictures")
+def test_a_plan_that_does_not_ask_for_it_is_not_judged(engine: Engine) -> None:
+    engine.content_filter = Prude()
+    _, progress, first, _, _ = told(engine, black_out_nsfw=False)
+    assert isinstance(progress, Progress)
+    assert progress.preview is BRIGHT
+    assert isinstance(first, ImageFinished)
+    assert first.pixels is BRIGHT
+
+
+@pytest.mark.usefixtures("two_pictures")
+@pytest.mark.parametrize("content_filter", [None, Broken()])
+def test_what_cannot_be_judged_is_not_shown(engine: Engine, content_filter: ContentFilter | None) -> None:
+    engine.content_filter = content_filter
+    events = told(engine, black_out_nsfw=True)
+    assert isinstance(events[-1], Failed)
+    assert not any(isinstance(event, ImageFinished) for event in events)
+
+
+def test_unloading_forgets_the_judge_as_well(engine: Engine) -> None:
+    engine.content_filter = prude = Prude()
+    engine.unload()
+    assert prude.is_unloaded

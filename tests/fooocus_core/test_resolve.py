@@ -272,13 +272,21 @@ def test_output() -> None:
     output = _plan(
         image_format="webp", save_metadata=True, metadata_scheme="a1111", save_name="x", preview=False
     ).output
-    assert dataclasses.astuple(output) == ("webp", True, "a1111", "x", False, "")
+    assert dataclasses.astuple(output) == ("webp", True, "a1111", "x", False, "", False)
     assert _plan().output.save_metadata is False
 
 
 def test_the_configured_author_is_told() -> None:
     plan = resolve_request(GenerationRequest(), dataclasses.replace(PRESET, created_by="Ada"), SHELF, lambda: 42)
     assert plan.output.created_by == "Ada"
+
+
+@pytest.mark.parametrize(("server", "request_"), [(False, False), (False, True), (True, False), (True, True)])
+def test_the_server_and_the_request_can_both_have_pictures_judged(server: bool, request_: bool) -> None:
+    request = GenerationRequest(black_out_nsfw=request_)
+    plan = resolve_request(request, PRESET, SHELF, lambda: 42, black_out_nsfw=server)
+    assert plan.output.black_out_nsfw is (server or request_)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 REQUESTS = st.builds(

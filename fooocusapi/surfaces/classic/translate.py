@@ -59,23 +59,6 @@ FIELD_OF: Mapping[str, Location] = {
 
 
 @dataclass(frozen=True)
-class NotYet:
-    """A field that would change the picture if this release could do what it asks for."""
-
-    field: Location
-    feature: str
-    is_asked: Callable[[CommonRequest], bool]
-
-
-NOT_YET: tuple[NotYet, ...] = (
-    NotYet(
-        ("advanced_params", "black_out_nsfw"), "the safety checker", lambda body: body.advanced_params.black_out_nsfw
-    ),
-)
-"""What a later release brings. Refused rather than ignored, so that nobody takes the picture for the one asked for."""
-
-
-@dataclass(frozen=True)
 class Given:
     """What the pictures of a request ask for, in the common words."""
 
@@ -92,7 +75,6 @@ def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, given: G
 
     Raises ``RefusedField`` naming the field that cannot be run, in this dialect's words.
     """
-    _refuse_not_yet(body)
     try:
         request = to_request(body, one_image=one_image)
         return resolve(replace(request, start=given.start, repaint=given.repaint, guides=given.guides))
@@ -168,13 +150,6 @@ def to_context(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "webhook_url": body.webhook_url,
         "params": _recorded_params(body, plan),
     }
-
-
-def _refuse_not_yet(body: CommonRequest) -> None:
-    for later in NOT_YET:
-        if later.is_asked(body):
-            reason = f"{later.feature} is not available in this release yet; leave the field out"
-            raise _refused(later.field, reason, body)
 
 
 def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:

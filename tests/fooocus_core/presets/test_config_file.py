@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from fooocus_core.plan import Lora
-from fooocus_core.presets.config_file import CONFIG_KEYS, Config, Layer, read_config
+from fooocus_core.presets.config_file import (
+    BLACK_OUT_KEY,
+    CONFIG_KEYS,
+    OTHER_KEYS,
+    TEXT_KEYS,
+    Config,
+    Layer,
+    read_config,
+)
 from fooocus_core.presets.preset import choose_default_preset, load_preset
 
 
@@ -190,4 +198,24 @@ def test_the_pocket_model_keeps_its_own_parts(folder: Path) -> None:
 def test_every_key_is_known_once() -> None:
     assert len(CONFIG_KEYS) == len(set(CONFIG_KEYS))
     source = Path(load_preset.__code__.co_filename).read_text(encoding="utf-8")
-    assert all(f'"{key}"' in source for key in CONFIG_KEYS if not key.startswith("path_"))
+    assert all(f'"{key}"' in source for key in (*TEXT_KEYS, *OTHER_KEYS))
+
+
+@pytest.mark.parametrize(
+    ("variables", "values", "is_on"),
+    [
+        ({}, {}, False),
+        ({}, {BLACK_OUT_KEY: True}, True),
+        ({}, {BLACK_OUT_KEY: None}, False),
+        ({BLACK_OUT_KEY: "True"}, {BLACK_OUT_KEY: False}, True),
+        ({BLACK_OUT_KEY: "False"}, {BLACK_OUT_KEY: True}, False),
+    ],
+)
+def test_a_switch_of_the_server(folder: Path, variables: dict[str, str], values: dict[str, Any], is_on: bool) -> None:
+    assert read_config(written(folder, values), variables).is_on(BLACK_OUT_KEY) is is_on
+
+
+def test_what_is_no_switch_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = read_config(written(folder, {BLACK_OUT_KEY: True}), {BLACK_OUT_KEY: "perhaps"})
+    assert config.is_on(BLACK_OUT_KEY)
+    assert warnings(caplog) == f"environment: {BLACK_OUT_KEY} must be true or false, got 'perhaps'; ignored"

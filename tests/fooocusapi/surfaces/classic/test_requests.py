@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from fooocus_core.plan import Diffuse, FreeU, Lora
 from fooocus_core.request import GenerationRequest
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
-from fooocusapi.surfaces.classic.translate import NOT_YET, to_request
+from fooocusapi.surfaces.classic.translate import to_request
 from tests.fooocusapi.served import DRAWN_SEED, TEXT_TO_IMAGE, House
 
 
@@ -343,21 +343,6 @@ def test_fields_about_input_images_have_no_effect(client: TestClient) -> None:
 
 # ----------------------------------------------------------------------------------------------------- what is refused
 
-LATER: list[tuple[dict[str, Any], list[str]]] = [
-    (advanced(black_out_nsfw="true"), ["advanced_params", "black_out_nsfw"]),
-]
-
-
-@pytest.mark.parametrize(("body", "field"), LATER)
-def test_what_is_not_there_yet_is_refused_by_name(client: TestClient, body: dict[str, Any], field: list[str]) -> None:
-    fault = refusal(client, body)
-    assert fault["loc"] == ["body", *field]
-    assert "yet" in fault["msg"]
-
-
-def test_the_table_of_later_features_is_tested_whole() -> None:
-    assert {later.field for later in NOT_YET} <= {tuple(field) for _, field in LATER}
-
 
 @pytest.mark.parametrize(
     "body", [{"refiner_model_name": "other.safetensors", "performance_selection": "Lightning"},
@@ -472,7 +457,7 @@ def test_several_faults_are_told_at_once(client: TestClient) -> None:
 
 def test_nothing_refused_becomes_a_job(client: TestClient, house: House) -> None:
     before = client.get("/v1/generation/job-queue").json(), house.files
-    for body in ({"image_number": 99}, LATER[0][0], {"save_name": "../x"}):
+    for body in ({"image_number": 99}, {"save_name": "../x"}):
         refusal(client, body)
     assert (client.get("/v1/generation/job-queue").json(), house.files) == before
 
