@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.plan import StartPicture
-from tests.fooocus_core.stages.rendering import Studio
 from tests.fooocus_core.stages.test_start import distance, scene
-from tests.fooocusapi.served import FakeLibrary, House, finished, pixels_of, serving
+from tests.fooocusapi.served import House, finished, pixels_of
 from tests.fooocusapi.surfaces.classic.pictures import png, stage_of
 
 V1, V2 = "/v1/generation/image-upscale-vary", "/v2/generation/image-upscale-vary"
@@ -161,16 +160,6 @@ def test_a_picture_is_kept_until_its_job_has_ended(house: House, client: TestCli
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
-
-
-@pytest.fixture(scope="module")
-def painting(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A client of a server with the pocket model."""
-    house = House(tmp_path_factory.mktemp("painting"), library=FakeLibrary(["pocket.safetensors"], []))
-    house.engine = Studio(tmp_path_factory.mktemp("models")).engine
-    house.engine.pictures = lambda name: house.kept.read(name)
-    with serving(house) as client:
-        yield client
 
 
 def painted(client: TestClient, method: str, side_px: int) -> NDArray[np.uint8]:
