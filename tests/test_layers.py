@@ -37,6 +37,8 @@ def test_core_never_imports_the_server(source: Path) -> None:
         ("fooocusapi.app", "sqlalchemy"),
         ("fooocusapi.cli", "torch"),
         ("fooocus_core.images.preprocessors", "cv2"),
+        ("fooocus_core.masks.generate", "torch"),
+        ("fooocus_core.masks.generate", "onnxruntime"),
     ],
 )
 def test_heavy_imports_are_lazy(module: str, heavy: str) -> None:
