@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fooocus_core.errors import InvalidRequest, UnknownModel
-from fooocus_core.plan import Diffuse, FreeU, Lora, Plan
+from fooocus_core.plan import Diffuse, FreeU, Lora, Output, Plan
 from fooocus_core.presets.modes import MODES
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.presets.sizes import SizeLimits
@@ -269,10 +269,14 @@ def test_sizes() -> None:
 
 
 def test_output() -> None:
-    output = _plan(
-        image_format="webp", save_metadata=True, metadata_scheme="a1111", save_name="x", preview=False
-    ).output
-    assert dataclasses.astuple(output) == ("webp", True, "a1111", "x", False, "", False)
+    asked: dict[str, Any] = {
+        "image_format": "webp",
+        "save_metadata": True,
+        "metadata_scheme": "a1111",
+        "save_name": "x",
+        "preview": False,
+    }
+    assert _plan(**asked).output == Output(**asked)
     assert _plan().output.save_metadata is False
 
 
