@@ -17,6 +17,11 @@ from pydantic import SecretStr
 from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, SERVER_KEYS, TEXT_KEYS
 from fooocusapi.flags import RENDERER_FLAGS, WITHOUT_EFFECT, WITHOUT_EFFECT_VALUED
 from fooocusapi.settings import PREFIX, Settings
+from fooocusapi.surfaces.classic.picture_bodies import (
+    ImagePromptJson,
+    ImgPromptRequestJson,
+    ImgUpscaleOrVaryRequestJson,
+)
 from fooocusapi.surfaces.classic.schemas import CommonRequest
 from tests.fooocusapi.served import FIRST_ID, House, finished, query, serving
 
@@ -134,7 +139,11 @@ def test_every_path_is_told_and_none_that_is_gone(client: TestClient) -> None:
     assert all(f" {path}`" in page for path in published)
 
 
-@pytest.mark.parametrize("field", CommonRequest.model_fields)
+SENT = (CommonRequest, ImagePromptJson, ImgUpscaleOrVaryRequestJson, ImgPromptRequestJson)
+"""Between them they have every field that this dialect takes from JSON, but for the finer controls."""
+
+
+@pytest.mark.parametrize("field", dict.fromkeys(name for body in SENT for name in body.model_fields))
 def test_every_field_is_told(field: str) -> None:
     assert re.search(rf"^\|[^|]*`{field}`", read("api.md"), re.MULTILINE)
 

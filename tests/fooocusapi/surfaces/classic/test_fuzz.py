@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, serving
+from tests.fooocusapi.surfaces.classic.pictures import bomb, half, plain, text
 
 KINDLY = settings(max_examples=80, deadline=None)
 
@@ -79,6 +80,42 @@ def test_any_object(client: TestClient, body: dict[str, Any]) -> None:
 @given(body=VALUES)
 def test_any_json(client: TestClient, body: Any) -> None:
     assert client.post(TEXT_TO_IMAGE, content=_as_json(body)).status_code in (200, 422)
+
+
+PNGS = st.sampled_from([plain(16, 16), half(9, 30), plain(1, 1), bomb()])
+PICTURES = PNGS.map(text) | st.just("http://192.0.2.1/a.png")
+PICTURE_FIELDS = {
+    "advanced_params": ADVANCED,
+    "input_image": PICTURES,
+    "input_mask": PICTURES | VALUES,
+    "outpaint_selections": st.lists(st.sampled_from(["Left", "top", "Up", ""])) | VALUES,
+    "cn_img1": PICTURES | VALUES,
+    "image_prompts": st.lists(
+        st.fixed_dictionaries({"cn_img": PICTURES}, optional=dict.fromkeys(("cn_stop", "cn_type"), VALUES)), max_size=6
+    )
+    | VALUES,
+    **{f"outpaint_distance_{side}": NUMBERS | WORDS for side in ("left", "right", "top", "bottom")},
+}
+PICTURE_BODIES = st.fixed_dictionaries({}, optional=PICTURE_FIELDS)
+PICTURE_PATHS = st.sampled_from(
+    [
+        "/v2/generation/text-to-image-with-ip",
+        *(f"/{version}/generation/image-{name}" for version in ("v1", "v2") for name in ("prompt", "inpaint-outpaint")),
+    ]
+)
+
+
+@settings(KINDLY, max_examples=40)
+@given(path=PICTURE_PATHS, body=PICTURE_BODIES)
+def test_any_object_with_pictures(client: TestClient, path: str, body: dict[str, Any]) -> None:
+    assert client.post(path, content=_as_json(body)).status_code in (200, 422)
+
+
+@settings(KINDLY, max_examples=40)
+@given(path=PICTURE_PATHS, body=PICTURE_BODIES, file=st.binary(max_size=60) | PNGS)
+def test_any_form(client: TestClient, path: str, body: dict[str, Any], file: bytes) -> None:
+    data = {name: _sendable(str(value)) for name, value in body.items()}
+    assert client.post(path, data=data, files={"cn_img2": file}).status_code in (200, 422)
 
 
 TYPES = ["", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x/y", ";"]
