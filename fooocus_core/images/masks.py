@@ -37,7 +37,8 @@ def uploaded_mask(upload: NDArray[np.uint8], width_px: int, height_px: int) -> M
 
 def binary_of_mean(layer: NDArray[np.uint8]) -> Mask:
     """255 where the channels' mean is above the half. 127.3 is: nothing is rounded before."""
-    return np.where(layer.mean(axis=2) > HALF, 255, 0).astype(np.uint8)
+    total = layer.sum(axis=2, dtype=np.uint16)  # A quarter of the memory of the mean, and exact too.
+    return np.where(total > HALF * layer.shape[2], np.uint8(255), np.uint8(0))
 
 
 def assembled_mask(
