@@ -68,12 +68,12 @@ class BackgroundRemover:
         return output
 
 
-def load_background_remover(name: MaskModel, path: Path, threads: int) -> BackgroundRemover:
+def load_background_remover(name: MaskModel, path: Path) -> BackgroundRemover:
     """The network of a file. Raises ``UnreadableModel``."""
     from fooocus_core.masks.rembg_session import FileSession
 
     try:
-        return BackgroundRemover(name, FileSession(path, threads), path.name)
+        return BackgroundRemover(name, FileSession(path), path.name)
     except Exception as error:  # as above; whatever is wrong with the file, it cannot be read
         raise UnreadableModel(path.name, "corrupt, or not an ONNX file") from error
 

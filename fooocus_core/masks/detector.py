@@ -24,6 +24,7 @@ from fooocus_core.errors import InvalidRequest, UnsupportedModel
 from fooocus_core.images.pixels import Picture
 from fooocus_core.masks.boxes import Detections, caption_of, detections_of, detector_size
 from fooocus_core.masks.detector_weights import transformers_weights
+from fooocus_core.masks.visits import visiting
 from fooocus_core.models.checkpoint import read_content
 from fooocus_core.vocabularies import bert_tokenizer
 
@@ -41,27 +42,29 @@ _NARROWEST_PX: Final = 40
 class Detector:
     """The network with its tokenizer."""
 
-    def __init__(self, network: GroundingDinoForObjectDetection, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: GroundingDinoForObjectDetection, tokenizer: Tokenizer, device: torch.device) -> None:
+        """``device``: where the network calculates."""
         self._network = network
         self._tokenizer = tokenizer
+        self._device = device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def detect(self, picture: Picture, prompt: str, *, box_threshold: float, text_threshold: float) -> Detections:
         """What ``prompt`` names in a picture; names are set apart by full stops. Raises ``InvalidRequest``."""
         height_px, width_px = picture.shape[:2]
         tokens = self._tokenizer.encode(caption_of(prompt)).ids
-        answer = self._network(
-            pixel_values=_pixels_of(picture).to(self._network.device),
-            input_ids=torch.tensor([tokens], device=self._network.device),
-        )
+        pixels, text = _pixels_of(picture), torch.tensor([tokens])
+        with visiting(self._network, self._device):
+            answer = self._network(pixel_values=pixels.to(self._device), input_ids=text.to(self._device))
+            scores, boxes = answer.logits[0].sigmoid().cpu().numpy(), answer.pred_boxes[0].cpu().numpy()
 
         def words(places: Sequence[int]) -> str:
             text: str = self._tokenizer.decode([tokens[place] for place in places])
             return text.replace(".", "").strip()
 
         return detections_of(
-            answer.logits[0].sigmoid().cpu().numpy(),
-            answer.pred_boxes[0].cpu().numpy(),
+            scores,
+            boxes,
             (width_px, height_px),
             box_threshold=box_threshold,
             text_threshold=text_threshold,
@@ -79,8 +82,7 @@ def load_detector(path: Path, device: torch.device, config: GroundingDinoConfig 
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise UnsupportedModel(path.name, "not a file of GroundingDINO")
-    network = _network(weights, config or GroundingDinoConfig(), path.name)
-    return Detector(network.to(device), bert_tokenizer())
+    return Detector(_network(weights, config or GroundingDinoConfig(), path.name), bert_tokenizer(), device)
 
 
 def _network(weights: Mapping[str, Tensor], config: GroundingDinoConfig, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fooocus_core.errors import UnknownModel, UnreadableModel
 from fooocus_core.library import POCKET_FOLDER, Library, ModelKind
 from fooocus_core.masks.options import MaskModel, SamModel
+from fooocus_core.model_files.catalogue import Catalogue
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +38,14 @@ _Network = TypeVar("_Network")
 class MaskModels:
     """Keeps one network of each of the three sorts. For several threads: what is loaded is used by one at a time."""
 
-    def __init__(self, library: Library, choose_device: Callable[[], torch.device], threads: int) -> None:
-        """``choose_device`` is asked when a detector is first loaded, on the thread that loads it.
+    def __init__(self, library: Library, catalogue: Catalogue, choose_device: Callable[[], torch.device]) -> None:
+        """``choose_device`` is asked, on the thread that needs it, where a detector or a segmenter shall run.
 
-        ``threads`` run a network that removes backgrounds, always on the CPU.
+        Networks that remove backgrounds always run on the CPU.
         """
         self._library = library
+        self._catalogue = catalogue
         self._choose_device = choose_device
-        self._threads = threads
         self._in_use = threading.RLock()
         self._loaded: dict[str, tuple[object, Any]] = {}
 
@@ -55,23 +56,22 @@ class MaskModels:
             yield
 
     def unload(self) -> None:
-        """Forget every network and give the memory back; waits for the mask that is being made."""
+        """Forget every network; waits for the mask that is being made."""
         with self._in_use:
             self._loaded.clear()
-            _release_memory()
 
     def background_remover(self, name: MaskModel) -> BackgroundRemover:
         """Raises ``UnknownModel`` where its file is not on disk, ``ModelError`` where that cannot be used."""
         from fooocus_core.masks.background import load_background_remover
 
         path = self._background_file(name)
-        return self._kept("background", path, lambda: load_background_remover(name, path, self._threads))
+        return self._kept("background", path, lambda: load_background_remover(name, path))
 
     def detector(self) -> Detector:
         """As above."""
         from fooocus_core.masks.detector import load_detector
 
-        path = self._library.file("inpaint", DETECTOR_FILE, "finding what a prompt names")
+        path = self._file("inpaint", DETECTOR_FILE, "finding what a prompt names")
         return self._kept("detector", path, lambda: load_detector(path, self._choose_device()))
 
     def segmenter(self, name: SamModel) -> Segmenter:
@@ -83,24 +83,31 @@ class MaskModels:
 
     def segmenter_file(self, name: SamModel) -> Path:
         """Where a segmenter's file is. Raises ``UnknownModel``."""
-        return self._library.file("sam", SEGMENTER_FILES[name], f"masks by sam with {name}")
+        return self._file("sam", SEGMENTER_FILES[name], f"masks by sam with {name}")
 
     def _background_file(self, name: MaskModel) -> Path:
         """The user's file; of the one model that ships with the project, else the bundled one."""
-        kind: ModelKind = "inpaint"
         try:
-            return self._library.file(kind, f"{name}.onnx", f"masks by {name} ({BUNDLED_MODEL} needs no file)")
+            return self._file("inpaint", f"{name}.onnx", f"masks by {name} ({BUNDLED_MODEL} needs no file)")
         except UnknownModel:
             if name != BUNDLED_MODEL:
                 raise
             return BUNDLED_FILE
+
+    def _file(self, kind: ModelKind, name: str, needed_for: str) -> Path:
+        try:
+            return self._library.file(kind, name, needed_for)
+        except UnknownModel as missing:
+            published = self._catalogue.find(kind, name)
+            if published is None:
+                raise
+            raise missing.published_at(published.name, published.url) from missing
 
     def _kept(self, sort: str, path: Path, load: Callable[[], _Network]) -> _Network:
         """What is loaded of this file, or the file, in place of what was loaded of its sort."""
         key = _state(path)
         if sort not in self._loaded or self._loaded[sort][0] != key:
             self._loaded.pop(sort, None)  # never two of a sort at once
-            _release_memory()
             log.info("loading %s", path.name)
             self._loaded[sort] = (key, load())
         network: _Network = self._loaded[sort][1]
@@ -114,10 +121,3 @@ def _state(path: Path) -> tuple[str, int, int]:
     except OSError as error:
         raise UnreadableModel(path.name, "the file is gone") from error
     return str(path), stat.st_size, stat.st_mtime_ns
-
-
-def _release_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

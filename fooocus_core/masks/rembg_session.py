@@ -18,6 +18,8 @@ import onnxruntime  # type: ignore[import-untyped] # rembg ends the process wher
 from numpy.typing import NDArray
 from PIL import Image
 
+from fooocus_core.models.threads import FEW
+
 
 @contextmanager
 def _nothing_compiled() -> Iterator[None]:
@@ -36,11 +38,11 @@ with _nothing_compiled():
 
 
 class FileSession(BaseSession):  # type: ignore[misc]
-    """A network of one ONNX file on the CPU, run by as many threads. Raises what onnxruntime raises."""
+    """A network of one ONNX file, on the CPU and with few threads. Raises what onnxruntime raises."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = FEW
         options.inter_op_num_threads = 1
         # Threads that wait by turning round and round would take the time of those that make pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

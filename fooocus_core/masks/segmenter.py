@@ -14,6 +14,7 @@ from segment_anything.utils.amg import remove_small_regions  # type: ignore[impo
 
 from fooocus_core.images.pixels import Picture
 from fooocus_core.masks.options import SamModel
+from fooocus_core.masks.visits import REST, visiting
 from fooocus_core.models.checkpoint import assign_weights, open_checkpoint
 
 if TYPE_CHECKING:
@@ -26,24 +27,26 @@ SMALL_HOLE_PX: Final = 400
 class Segmenter:
     """One network of Segment Anything."""
 
-    def __init__(self, network: Sam) -> None:
+    def __init__(self, network: Sam, device: torch.device) -> None:
+        """``device``: where the network calculates."""
         self._network = network
+        self._device = device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def segments(self, picture: Picture, boxes: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
         """For each box ``[n, 4]`` (left, top, right, bottom) what is in it, ``[h, w]``, without small holes.
 
         One at a time: at the picture's size, the masks of many boxes are too much to be held together.
         """
-        predictor = SamPredictor(self._network)
-        predictor.set_image(picture)
-        size = picture.shape[:2]
-        placed = predictor.transform.apply_boxes_torch(torch.from_numpy(boxes).to(self._network.device), size)
-        for box in placed:
-            found, _, _ = predictor.predict_torch(
-                point_coords=None, point_labels=None, boxes=box[None], multimask_output=False
-            )
-            yield without_small_holes(found[0, 0].cpu().numpy())
+        with visiting(self._network, self._device):
+            predictor = SamPredictor(self._network)
+            predictor.set_image(picture)
+            placed = predictor.transform.apply_boxes_torch(torch.from_numpy(boxes), picture.shape[:2])
+            for box in placed.to(self._device):
+                found, _, _ = predictor.predict_torch(
+                    point_coords=None, point_labels=None, boxes=box[None], multimask_output=False
+                )
+                yield without_small_holes(found[0, 0].cpu().numpy())
 
 
 def without_small_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -62,5 +65,5 @@ def load_segmenter(
     file = open_checkpoint(path)
     with torch.device("meta"):
         network = (build or sam_model_registry[name])()
-    assign_weights(network, file.tensors, file.name, device=device, dtype=torch.float32)
-    return Segmenter(network.to(device))
+    assign_weights(network, file.tensors, file.name, device=REST, dtype=torch.float32)
+    return Segmenter(network, device)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import torch
 
-FEW: Final = 2
-"""For what runs beside the worker, which it must not slow down by more than these."""
+FEW: Final = max(1, min(2, (os.cpu_count() or 1) // 2))
+"""For what runs beside the worker, which shall keep half of the cores at least: 2, or 1 where there are no more than 3.
+"""
 
 
 @contextmanager

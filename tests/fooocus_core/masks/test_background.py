@@ -115,7 +115,7 @@ def test_a_network_of_another_kind_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def bundled() -> BackgroundRemover:
-    return load_background_remover("u2netp", BUNDLED_FILE, threads=1)
+    return load_background_remover("u2netp", BUNDLED_FILE)
 
 
 @pytest.mark.parametrize(("photograph", "least"), [(coffee, 0.97), (astronaut, 0.95)])
@@ -138,7 +138,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "isnet-anime.onnx"
     path.write_bytes(content)
     with pytest.raises(UnreadableModel, match=r"isnet-anime\.onnx: corrupt") as error:
-        load_background_remover("isnet-anime", path, threads=1)
+        load_background_remover("isnet-anime", path)
     assert str(tmp_path) not in str(error.value)
 
 
