@@ -240,4 +240,15 @@ def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:
         "vae_name": stage.models.vae or DEFAULT_VAE,
         "refiner_swap_method": stage.refiner_swap,
         "overwrite_switch": stage.overwrite_switch or -1,
+        **_recorded_repaint(stage),
+    }
+
+
+def _recorded_repaint(stage: Stage) -> dict[str, Any]:
+    if stage.repaint is None:
+        return {}
+    return {
+        "inpaint_strength": stage.repaint.denoise,
+        "inpaint_respective_field": stage.repaint.respective_field,
+        "inpaint_engine": stage.repaint.engine,
     }

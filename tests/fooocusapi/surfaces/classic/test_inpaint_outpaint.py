@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fooocus_core.plan import Repaint
+from fooocus_core.presets.preset import load_preset
 from fooocusapi.settings import Settings
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, finished, pixels_of, query, serving
 from tests.fooocusapi.surfaces.classic.pictures import (
@@ -338,7 +339,7 @@ def test_the_answer_may_be_the_picture_or_a_job(house: House, client: TestClient
 
 
 def test_the_history_tells_what_was_asked(tmp_path: Any) -> None:
-    house = House(tmp_path, settings=Settings(persistent=True))
+    house = House(tmp_path, settings=Settings(persistent=True), preset=load_preset("pony_v6"))
     sides = {"outpaint_selections": "Top,Left", "outpaint_distance_left": 5}
     with serving(house) as client:
         accepted(client, V2, json={**BOTH, **FIELDS, **sides, **advanced(inpaint_strength=0.5)})
@@ -347,7 +348,7 @@ def test_the_history_tells_what_was_asked(tmp_path: Any) -> None:
     assert (oldest["prompt"], oldest["inpaint_additional_prompt"]) == ("a red ball", "a blue cube")
     assert oldest["outpaint_selections"] == ["Top", "Left"]
     assert [oldest[f"outpaint_distance_{side}"] for side in SIDES] == [5, 0, 19, 0]
-    assert oldest["advanced_params"]["inpaint_strength"] == 0.5
+    assert (oldest["advanced_params"]["inpaint_strength"], oldest["advanced_params"]["inpaint_engine"]) == (0.5, "None")
     assert (oldest["input_image"], oldest["input_mask"]) == (None, None)
-    assert (newest["prompt"], newest["inpaint_additional_prompt"]) == ("", "a cube")
+    assert (newest["prompt"], newest["inpaint_additional_prompt"]) == (house.preset.prompt, "a cube")
     assert newest["outpaint_selections"] == []
