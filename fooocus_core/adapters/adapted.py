@@ -6,21 +6,24 @@ between two calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fooocus_core.adapters.freeu import freeu
+from fooocus_core.adapters.image_prompt import image_prompts
 from fooocus_core.adapters.inpaint_head import inpaint_head
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fooocus_core.adapters.image_prompt import ImagePrompt
     from fooocus_core.adapters.merge import PatchedWeights
     from fooocus_core.models.unet import DiffusionNetwork
-    from fooocus_core.plan import FreeU
-    from fooocus_core.sampling.network import NetworkCall
+    from fooocus_core.plan import FreeU, ImagePromptWeighting
+    from fooocus_core.sampling.network import NetworkCall, NoisePredictor
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Adaptations:
     freeu: FreeU | None = None
     head_feature: Tensor | None = None
     patch: PatchedWeights | None = None
+    prompts: Sequence[ImagePrompt] = ()
+    weighting: ImagePromptWeighting = "fooocus"
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,15 @@ class AdaptedNetwork:
         asked = self.adaptations
         if asked.patch is not None:
             asked.patch.put_on()
+        network: NoisePredictor = self.network
         with ExitStack() as adapted:
             if asked.freeu is not None:
                 adapted.enter_context(freeu(self.network, asked.freeu))
             if asked.head_feature is not None:
                 adapted.enter_context(inpaint_head(self.network, asked.head_feature))
-            return self.network(latents, timesteps, context, adm, call)
+            if asked.prompts:
+                network = adapted.enter_context(image_prompts(self.network, asked.prompts, asked.weighting))
+            return network(latents, timesteps, context, adm, call)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fooocus_core.adapters.merge import LoraMerger, PatchedWeights, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import stock_tokenizer
-from fooocus_core.errors import UnknownModel, UnreadableModel, UnsupportedModel
+from fooocus_core.errors import UnknownModel, UnsupportedModel
 from fooocus_core.library import BUNDLED_UPSCALER, FileHashes, Library
 from fooocus_core.models.autoencoder import Autoencoder, load_autoencoder
 from fooocus_core.models.checkpoint import (
@@ -30,12 +30,15 @@ from fooocus_core.models.checkpoint import (
     UNET_PREFIX,
     VAE_PREFIX,
     Checkpoint,
+    FileState,
     Prediction,
     checkpoint_kind,
+    file_state,
     open_checkpoint,
     prediction_of,
 )
 from fooocus_core.models.device import Placement
+from fooocus_core.models.guide_models import GuideModels
 from fooocus_core.models.interposer import INTERPOSER_FILE
 from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, preview_of_file
 from fooocus_core.models.refiner import PREVIEW_FILE as REFINER_PREVIEW_FILE
@@ -211,6 +214,7 @@ class ModelStore:
         self._merged: list[tuple[object, float]] = []
         self._refiner: tuple[object, LoadedRefiner] | None = None
         self._inpaint: tuple[object, InpaintNetwork] | None = None
+        self.guides = GuideModels(library, placement)
         self._upscaler: Upscaler | None = None
         self._picture_upscaler: tuple[object, Upscaler] | None = None
 
@@ -351,6 +355,7 @@ class ModelStore:
         self._merged = []
         self._refiner = None
         self._inpaint = None
+        self.guides.unload()
         self._upscaler = None
         self._picture_upscaler = None
         _release_memory()
@@ -382,15 +387,8 @@ class ModelStore:
         return None if name is None else self.library.path("vae_approx", name)
 
 
-def _state(path: Path | None) -> tuple[str, int, int] | None:
-    """What tells one version of a file from another. Raises ``UnreadableModel`` for one that has just gone."""
-    if path is None:
-        return None
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise UnreadableModel(path.name, "the file is gone") from error
-    return str(path), stat.st_size, stat.st_mtime_ns
+def _state(path: Path | None) -> FileState | None:
+    return None if path is None else file_state(path)
 
 
 def _release_memory() -> None:

@@ -19,13 +19,15 @@ from fooocus_core.images.pixels import Picture
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.metadata.describe import describe_image
 from fooocus_core.metadata.record import ImageRecord
-from fooocus_core.plan import Diffuse, Output, Repaint
+from fooocus_core.models.guide_models import require_guidable
+from fooocus_core.plan import Diffuse, Guides, Output, Repaint
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
 from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.sampling.swap import Swap
+from fooocus_core.stages.guides import guide_pictures
 from fooocus_core.stages.native_size import sampled_size
 from fooocus_core.stages.networks import (
     Networks,
@@ -38,6 +40,7 @@ from fooocus_core.stages.networks import (
     prompted_refiner,
     refiner_latents_from,
     stop_if,
+    with_guides,
     with_inpaint_head,
 )
 from fooocus_core.stages.repainting import (
@@ -80,6 +83,9 @@ def run_diffuse(
     yield Progress(0.0, "Loading models ...")
     stop_if(cancel)
     checkpoint = models.checkpoint(stage.models)
+    if stage.guides is not None:
+        require_guidable(stage.guides, checkpoint)
+        models.guides.require(stage.guides)
     if is_only_enlarged(stage, checkpoint.native_area_px):
         log.info("upscale without a diffusion, for which %s is too small", checkpoint.name)
         yield from run_enlarging(stage, pictures, models, cancel)
@@ -88,6 +94,9 @@ def run_diffuse(
     if stage.repaint is not None and stage.repaint.only_prepare:
         what = yield from _cut_out(stage.repaint, checkpoint, models, pictures, cancel)
         yield from run_preparing(stage, what)
+        return
+    if stage.guides is not None and stage.guides.only_prepare:
+        yield from _prepared_guides(stage, stage.guides, checkpoint, models, pictures, cancel)
         return
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names(), _interruptible(expand, cancel))
     _require_mode_lora(stage, tasks[0])
@@ -111,6 +120,12 @@ def _pictures(
     start = yield from _start(stage, networks, models, pictures, tasks[-1].seed, cancel)
     if start.repaint is not None:
         networks = with_inpaint_head(networks, stage, start.repaint)
+    if stage.guides is not None:
+        yield Progress(0.0, "Image processing ...")
+        prepared = guide_pictures(
+            stage.guides, pictures, painted_size(start), models.guides.faces, lambda: stop_if(cancel)
+        )
+        networks = with_guides(networks, stage, stage.guides, prepared, models)
     for index, task in enumerate(tasks):
         yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
         sides = encode_sides(stage, task, networks.base, models.embeddings())
@@ -156,6 +171,24 @@ def _cut_out(
     return cut_out_of(repaint, pictures, models, model.native_area_px, before_tile=lambda: stop_if(cancel))
 
 
+def _prepared_guides(
+    stage: Diffuse, guides: Guides, model: LoadedModel, models: ModelStore, pictures: Pictures, cancel: CancelToken
+) -> Iterator[Event]:
+    """The guides as the networks would see them, in place of a diffusion (06, section 1)."""
+    size = Size(stage.width_px, stage.height_px)
+    if stage.repaint is not None:
+        what = yield from _cut_out(stage.repaint, model, models, pictures, cancel)
+        size = Size(what.picture.shape[1], what.picture.shape[0])
+    prepared = guide_pictures(guides, pictures, size, models.guides.faces, lambda: stop_if(cancel))
+    for index, guide in enumerate(prepared):
+        yield ImageFinished(index, stage.seed, guide.picture, None)
+
+
+def painted_size(start: Start) -> Size:
+    """The size of what is sampled, in pixels."""
+    return Size(GRID_PX * start.latent.shape[3], GRID_PX * start.latent.shape[2])
+
+
 def without_foreign_lora(stage: Diffuse, model: LoadedModel) -> Diffuse:
     """A model with an area of its own runs the distilled modes without their LoRAs: those fit SDXL's network alone."""
     lora = stage.models.performance_lora
@@ -185,7 +218,7 @@ def start_sampling(
     stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, start: Start, cancel: CancelToken
 ) -> Steps:
     """The run of one picture, not yet begun. It returns un-scaled latents of the start's shape."""
-    size = Size(GRID_PX * start.latent.shape[3], GRID_PX * start.latent.shape[2])
+    size = painted_size(start)
     guidance, refiner = stage.guidance, networks.refiner
     return sample_latents(
         base=prompted_base(stage, networks, sides, size, cancel),
@@ -226,8 +259,8 @@ def _described(
     record = replace(record, refiner_hash=refiner_hash, upscaler=start.upscaler)
     if start.repaint is None:
         return record
-    height, width = (GRID_PX * side for side in start.latent.shape[2:])  # what was painted, not what it lies in
-    return replace(record, width_px=width, height_px=height)
+    size = painted_size(start)  # not that of the picture in which it lies
+    return replace(record, width_px=size.width_px, height_px=size.height_px)
 
 
 def _told(

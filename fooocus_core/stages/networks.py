@@ -17,11 +17,13 @@ from fooocus_core.conditioning.encode import EncodedText
 from fooocus_core.errors import Interrupted
 from fooocus_core.events import CancelToken
 from fooocus_core.models.refiner import LoadedRefiner
-from fooocus_core.plan import Diffuse, Lora
+from fooocus_core.plan import Diffuse, Guides, Lora
 from fooocus_core.presets.sizes import Size
-from fooocus_core.sampling.network import NetworkCall, NoisePredictor
+from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
+from fooocus_core.sampling.prediction import NoiseLevels
 from fooocus_core.sampling.sample import PromptedNetwork, resolve_scheduler
 from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
+from fooocus_core.stages.guides import PreparedGuide, prepare_guides
 from fooocus_core.stages.picture_latents import RepaintLatents
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Networks:
     inpaint: InpaintNetwork | None = None
     adaptations: Adaptations = field(default_factory=Adaptations)
     """What is put on the base."""
+    control: Control | None = None
+    """What looks on while the base works."""
 
     def restore(self) -> None:
         """The base as it was loaded, but for its LoRAs."""
@@ -80,6 +84,22 @@ def with_inpaint_head(networks: Networks, stage: Diffuse, latents: RepaintLatent
     return replace(networks, adaptations=replace(networks.adaptations, head_feature=feature))
 
 
+def levels_of(stage: Diffuse, networks: Networks) -> NoiseLevels:
+    """The noise levels of the base's run."""
+    return resolve_scheduler(stage.sampling.scheduler, networks.base.prediction).prediction.levels
+
+
+def with_guides(
+    networks: Networks, stage: Diffuse, guides: Guides, prepared: Sequence[PreparedGuide], models: ModelStore
+) -> Networks:
+    """The same with what the guides add to every call of the base. Raises ``CoreError``."""
+    if networks.inpaint is not None:
+        networks.inpaint.patch.put_on()  # control networks are copies of the weights that the base works with
+    made = prepare_guides(guides, prepared, networks.base.network, levels_of(stage, networks), models.guides)
+    adaptations = replace(networks.adaptations, prompts=made.prompts, weighting=made.weighting)
+    return replace(networks, adaptations=adaptations, control=made.control)
+
+
 def prompted_base(stage: Diffuse, networks: Networks, sides: Sides, size: Size, cancel: CancelToken) -> PromptedNetwork:
     """The base with both sides of the prompt; ``size`` is what is sampled."""
     positive, negative, model = sides.positive, sides.negative, networks.base
@@ -89,6 +109,7 @@ def prompted_base(stage: Diffuse, networks: Networks, sides: Sides, size: Size, 
         model.prediction,
         Conditioning(positive.context, base_adm(positive.pooled, *size, stage.guidance.adm_positive)),
         Conditioning(negative.context, base_adm(negative.pooled, *size, stage.guidance.adm_negative)),
+        control=networks.control,
     )
 
 
