@@ -260,8 +260,8 @@ def _guidance(request: GenerationRequest, preset: Preset, mode: Mode) -> Guidanc
         scale=_number("guidance_scale", request.guidance_scale, default.scale, 1.0, 30.0),
         sharpness=_number("sharpness", request.sharpness, default.sharpness, 0.0, 30.0),
         adaptive_scale=_number("adaptive_scale", request.adaptive_scale, default.adaptive_scale, 1.0, 30.0),
-        adm_positive=_number("adm_positive", request.adm_positive, default.adm_positive, 0.1, 3.0),
-        adm_negative=_number("adm_negative", request.adm_negative, default.adm_negative, 0.1, 3.0),
+        adm_positive=_number("adm_positive", request.adm_positive, default.adm_positive, 0.0, 3.0),
+        adm_negative=_number("adm_negative", request.adm_negative, default.adm_negative, 0.0, 3.0),
         adm_end=_number("adm_end", request.adm_end, default.adm_end, 0.0, 1.0),
     )
     return DISTILLED_GUIDANCE if mode.is_distilled else guidance

@@ -25,6 +25,7 @@ from fooocusapi.security import DOCS_ASSETS, Access, ApiKeyGuard, BodyLimit
 from fooocusapi.services import Opening, Services
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic import generation, routes
+from fooocusapi.surfaces.unified import routes as unified
 
 GZIP_FROM_BYTES = 1000
 GZIP_LEVEL = 5
@@ -53,6 +54,7 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.include_router(health.router)
     app.include_router(generation.router)
     app.include_router(routes.router)
+    app.include_router(unified.router)
     app.include_router(files.router)
     publish(app, opening, settings)
     return app

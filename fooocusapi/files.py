@@ -1,11 +1,13 @@
-"""Finished pictures over HTTP: stored bytes, or converted to the one kind of picture that ``Accept`` names.
+"""Pictures over HTTP: stored bytes, or converted to the one kind of picture that ``Accept`` names.
 
-``/files/`` is the classic dialect's prefix, ``/outputs/`` the unified one's; both show the same folder.
+``/files/`` is the classic dialect's prefix, ``/outputs/`` the unified one's; both show the same folder. ``/inputs/``
+shows what came with requests of the unified dialect.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,6 @@ from fastapi.responses import FileResponse
 
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.images.formats import KIND_OF_SUFFIX, MEDIA_TYPES, Kind, converted
-from fooocusapi.images.outputs import OutputStore
 
 router = APIRouter(tags=["Files"])
 
@@ -28,6 +29,10 @@ CONVERTS_TO: dict[str, Kind] = {
 
 HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
 """``no-cache``: a ``save_name`` that comes again changes the picture under its address; the ETag spares the bytes."""
+
+
+Find = Callable[[str], Path | None]
+"""The existing file of a name, safe against names that lead elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,16 @@ class StoredPicture:
 
 async def picture_file(path: str, request: Request, services: OpenServices) -> Response:
     """A finished picture; `Accept` with exactly one of PNG, JPEG and WebP converts it. No key is needed."""
-    stored = await run_in_threadpool(_look_up, services.outputs, path)
+    return await _answer(services.outputs.find, path, request)
+
+
+async def input_file(path: str, request: Request, services: OpenServices) -> Response:
+    """A picture that came with a task, as `req_params` names it; converted like a finished one. No key is needed."""
+    return await _answer(services.shown.find, path, request)
+
+
+async def _answer(find: Find, path: str, request: Request) -> Response:
+    stored = await run_in_threadpool(_look_up, find, path)
     if stored is None:
         return Response(status_code=404)
     kind = CONVERTS_TO.get(request.headers.get("accept", "").strip().lower(), stored.kind)
@@ -60,8 +74,8 @@ async def picture_file(path: str, request: Request, services: OpenServices) -> R
     return await run_in_threadpool(_converted_response, stored.path, kind, headers)
 
 
-def _look_up(outputs: OutputStore, relative: str) -> StoredPicture | None:
-    path = outputs.find(relative)
+def _look_up(find: Find, name: str) -> StoredPicture | None:
+    path = find(name)
     try:
         return StoredPicture(path, path.stat()) if path else None
     except OSError:
@@ -76,10 +90,10 @@ def _converted_response(path: Path, kind: Kind, headers: dict[str, str]) -> Resp
         return Response(status_code=404)
 
 
-for _prefix in ("files", "outputs"):
+for _prefix, _endpoint in (("files", picture_file), ("outputs", picture_file), ("inputs", input_file)):
     router.add_api_route(
         f"/{_prefix}/{{path:path}}",
-        picture_file,
+        _endpoint,
         methods=["GET"],
         operation_id=f"get_{_prefix}__path__get",
         response_class=Response,
@@ -88,4 +102,4 @@ for _prefix in ("files", "outputs"):
             "4XX": {"description": "404: no such picture."},
         },
     )
-    router.add_api_route(f"/{_prefix}/{{path:path}}", picture_file, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route(f"/{_prefix}/{{path:path}}", _endpoint, methods=["HEAD"], include_in_schema=False)

@@ -12,12 +12,17 @@ from fooocus_core.presets.preset import Preset
 from fooocusapi.services import Opening
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic.generation import PICTURE_ENDPOINTS
-from fooocusapi.surfaces.classic.schemas import CommonRequest
+from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.unified.schemas import GenerateRequest
 
 PICTURE_BODIES = tuple(dict.fromkeys(endpoint.published for endpoint in PICTURE_ENDPOINTS))
-GENERATION_BODIES = (CommonRequest.__name__, *(body.__name__ for body in PICTURE_BODIES))
+GENERATION_BODIES = (
+    CommonRequest.__name__,
+    GenerateRequest.__name__,
+    *(body.__name__ for body in PICTURE_BODIES),
+)
 
-DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialect of Fooocus-API.
+DESCRIPTION = """Text in, pictures out: the Fooocus SDXL pipeline behind the HTTP dialects of its programs.
 
 Fields that a request leaves out, sends as null, or leaves empty where a number or a choice is expected take the
 defaults shown here, which are those of the server's preset. Unknown fields are ignored."""
@@ -65,42 +70,40 @@ def _show_limits(published: dict[str, Any], settings: Settings) -> None:
 
 
 def _show_defaults(published: dict[str, Any], preset: Preset) -> None:
-    schemas = published["components"]["schemas"]
-    common, advanced = preset_defaults(preset).values()
-    for title, defaults in [*((title, common) for title in GENERATION_BODIES), ("AdvancedParams", advanced)]:
-        for field, value in defaults.items():
-            schemas[title]["properties"][field]["default"] = value
+    defaults = preset_defaults(preset)
+    for title in (*GENERATION_BODIES, AdvancedParams.__name__):
+        fields = published["components"]["schemas"][title]["properties"]
+        for field in fields.keys() & defaults.keys():
+            fields[field]["default"] = defaults[field]
 
 
-def preset_defaults(preset: Preset) -> dict[str, dict[str, Any]]:
-    """The preset's values by schema and field."""
+def preset_defaults(preset: Preset) -> dict[str, Any]:
+    """The preset's values by the names of the fields in all dialects."""
     return {
-        "CommonRequest": {
-            "prompt": preset.prompt,
-            "negative_prompt": preset.negative_prompt,
-            "style_selections": list(preset.styles),
-            "performance_selection": preset.performance,
-            "aspect_ratios_selection": f"{preset.size.width_px}*{preset.size.height_px}",
-            "sharpness": preset.guidance.sharpness,
-            "guidance_scale": preset.guidance.scale,
-            "base_model_name": preset.checkpoint,
-            "refiner_model_name": preset.refiner or "None",
-            "refiner_switch": preset.refiner_switch,
-            "loras": [{"enabled": True, "model_name": lora.name, "weight": lora.weight} for lora in preset.loras],
-            "meta_scheme": preset.metadata_scheme,
-            "save_extension": preset.image_format,
-        },
-        "AdvancedParams": {
-            "adm_scaler_positive": preset.guidance.adm_positive,
-            "adm_scaler_negative": preset.guidance.adm_negative,
-            "adm_scaler_end": preset.guidance.adm_end,
-            "adaptive_cfg": preset.guidance.adaptive_scale,
-            "clip_skip": preset.clip_skip,
-            "inpaint_engine": preset.inpaint_engine,
-            "sampler_name": preset.sampler,
-            "scheduler_name": preset.scheduler,
-            "overwrite_step": preset.overwrite_steps or -1,
-            "overwrite_switch": preset.overwrite_switch or -1,
-            "vae_name": preset.vae or "Default (model)",
-        },
+        "prompt": preset.prompt,
+        "negative_prompt": preset.negative_prompt,
+        "style_selections": list(preset.styles),
+        "performance_selection": preset.performance,
+        "aspect_ratios_selection": f"{preset.size.width_px}*{preset.size.height_px}",
+        "sharpness": preset.guidance.sharpness,
+        "guidance_scale": preset.guidance.scale,
+        "base_model_name": preset.checkpoint,
+        "refiner_model_name": preset.refiner or "None",
+        "refiner_switch": preset.refiner_switch,
+        "loras": [{"enabled": True, "model_name": lora.name, "weight": lora.weight} for lora in preset.loras],
+        "meta_scheme": preset.metadata_scheme,
+        "metadata_scheme": preset.metadata_scheme,
+        "save_extension": preset.image_format,
+        "output_format": preset.image_format,
+        "adm_scaler_positive": preset.guidance.adm_positive,
+        "adm_scaler_negative": preset.guidance.adm_negative,
+        "adm_scaler_end": preset.guidance.adm_end,
+        "adaptive_cfg": preset.guidance.adaptive_scale,
+        "clip_skip": preset.clip_skip,
+        "inpaint_engine": preset.inpaint_engine,
+        "sampler_name": preset.sampler,
+        "scheduler_name": preset.scheduler,
+        "overwrite_step": preset.overwrite_steps or -1,
+        "overwrite_switch": preset.overwrite_switch or -1,
+        "vae_name": preset.vae or "Default (model)",
     }

@@ -28,7 +28,7 @@ OPEN_PATHS = frozenset(
 DOCS_ASSETS = "/docs/assets"
 """Scripts and styles of the documentation pages, as open as these."""
 
-PICTURE_FOLDERS = ("/files/", "/outputs/")
+PICTURE_FOLDERS = ("/files/", "/outputs/", "/inputs/")
 """Open unless a setting closes them: pictures are embedded in pages and fetched by services that have no key."""
 
 

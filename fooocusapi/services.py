@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fooocusapi.images.inputs import InputImages
     from fooocusapi.images.kept import KeptPictures
     from fooocusapi.images.outputs import OutputStore
+    from fooocusapi.images.shown import ShownPictures
     from fooocusapi.jobs.queue import JobQueue
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Services:
     outputs: OutputStore
     inputs: InputImages
     kept: KeptPictures
+    shown: ShownPictures
     engine: EngineControl
     library: ModelNames
     resolve: Resolver

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import UploadFile
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fooocusapi.images.outputs import OutputStore
     from fooocusapi.settings import Settings
 
 SentImage = UploadFile | str | None
@@ -56,6 +55,14 @@ def holds_image(value: object) -> bool:
     return isinstance(value, str) and value.strip()[:_TELLING].lower() not in PLACEHOLDERS
 
 
+class OwnPictures(Protocol):
+    """``OutputStore`` and ``ShownPictures``."""
+
+    def find_by_url(self, url: str) -> Path | None:
+        """The existing file that an address names, whatever its host, or ``None``; looks at the disk."""
+        ...
+
+
 @dataclass(frozen=True)
 class SentPicture:
     """A field for a picture: where it stands, what was sent in it, and whether it may be left empty."""
@@ -68,8 +75,9 @@ class SentPicture:
 class InputImages:
     """Reads what was sent for a picture. Belongs to one application and its event loop."""
 
-    def __init__(self, outputs: OutputStore, fetch: Fetch, limits: ImageLimits) -> None:
-        self._outputs = outputs
+    def __init__(self, own: Sequence[OwnPictures], fetch: Fetch, limits: ImageLimits) -> None:
+        """``own``: the pictures that this server itself has, which are not fetched."""
+        self._own = own
         self._fetch = fetch
         self._limits = limits
         self._decoding = CapacityLimiter(1)  # Large pictures one after the other, or the memory for them adds up.
@@ -123,11 +131,14 @@ class InputImages:
             return await self._at_address(value.strip())
         return await to_thread.run_sync(bytes_of_text, value, self._limits)
 
+    def _find_own(self, url: str) -> Path | None:
+        return next((path for pictures in self._own if (path := pictures.find_by_url(url)) is not None), None)
+
     async def _at_address(self, url: str) -> bytes:
         """This server's own pictures come from its disk, so that it need not reach itself under its public name."""
         from fooocusapi.fetch import FetchFailed
 
-        own = await to_thread.run_sync(self._outputs.find_by_url, url)
+        own = await to_thread.run_sync(self._find_own, url)
         if own is not None:
             return await to_thread.run_sync(_stored, own, self._limits)
         try:
@@ -136,7 +147,7 @@ class InputImages:
             raise UnusableImage(str(error)) from error
 
 
-def input_images(settings: Settings, outputs: OutputStore) -> InputImages:
+def input_images(settings: Settings, own: Sequence[OwnPictures]) -> InputImages:
     """The reader that the settings describe, on the real network. Reads certificates: call it from a thread."""
     from fooocusapi.fetch import Fetcher, FetchLimits, GuardedTransport, network_transports
 
@@ -147,7 +158,7 @@ def input_images(settings: Settings, outputs: OutputStore) -> InputImages:
         return GuardedTransport(connect(), allow_private=settings.fetch_private, own_url=settings.public_url)
 
     return InputImages(
-        outputs, Fetcher(limits, guarded).fetch, ImageLimits(settings.max_input_bytes, settings.max_input_pixels)
+        own, Fetcher(limits, guarded).fetch, ImageLimits(settings.max_input_bytes, settings.max_input_pixels)
     )
 
 

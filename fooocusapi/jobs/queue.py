@@ -12,7 +12,7 @@ import logging
 import threading
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -280,7 +280,7 @@ class JobQueue:
                 job = await watcher.next()
             return job
 
-    async def subscribe(self, job_id: str) -> AsyncIterator[Job]:
+    async def subscribe(self, job_id: str) -> AsyncGenerator[Job, None]:
         """The job as it stands, then after its changes until it has ended. A slow reader misses those in between.
 
         Raises ``UnknownJob`` and ``QueueClosed``.

@@ -220,7 +220,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ("guidance_scale", 0.9),
         ("guidance_scale", INFINITE),
         ("adaptive_scale", 31),
-        ("adm_positive", 0.0),
+        ("adm_positive", -0.1),
         ("adm_negative", 3.1),
         ("adm_end", -0.1),
         ("adm_end", NAN),

@@ -26,6 +26,7 @@ from fooocusapi.images.decode import ImageLimits
 from fooocusapi.images.inputs import InputImages
 from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
 from fooocusapi.jobs.worker import Worker
@@ -99,6 +100,7 @@ class House:
     clock: FakeClock = field(default_factory=FakeClock)
     jobs: JobQueue = field(init=False)
     kept: KeptPictures = field(init=False)
+    shown: ShownPictures = field(init=False)
     outputs: OutputStore = field(init=False)
 
     def open(self) -> Services:
@@ -111,6 +113,7 @@ class House:
             now=lambda: datetime.fromisoformat(TODAY),
         )
         self.kept = KeptPictures(self.root / "inputs")
+        self.shown = ShownPictures(self.root / "sent", self.settings.public_url)
         self.jobs = JobQueue(
             journal,
             clock=self.clock,
@@ -132,9 +135,12 @@ class House:
             jobs=self.jobs,
             outputs=self.outputs,
             inputs=InputImages(
-                self.outputs, nothing_there, ImageLimits(self.settings.max_input_bytes, self.settings.max_input_pixels)
+                [self.outputs, self.shown],
+                nothing_there,
+                ImageLimits(self.settings.max_input_bytes, self.settings.max_input_pixels),
             ),
             kept=self.kept,
+            shown=self.shown,
             engine=worker,
             library=self.library,
             resolve=self.resolve,

@@ -62,7 +62,7 @@ def read(
     fetch: Callable[[str], Any] = no_network,
     base_url: str = "http://127.0.0.1:8888",
 ) -> NDArray[np.uint8] | None:
-    return asyncio.run(InputImages(store(tmp_path, base_url), fetch, LIMITS).read(LOC, value))
+    return asyncio.run(InputImages([store(tmp_path, base_url)], fetch, LIMITS).read(LOC, value))
 
 
 def refusal(value: SentImage, fetch: Callable[[str], Any] = no_network) -> str:
@@ -100,14 +100,14 @@ def test_other_values_are_no_pictures(value: object) -> None:
 @pytest.mark.parametrize("value", [None, "", "None", upload(b"")])
 def test_a_field_that_must_have_a_picture(value: SentImage) -> None:
     async def required() -> NDArray[np.uint8]:
-        return await InputImages(store(Path("nowhere")), no_network, LIMITS).read_required(LOC, value)
+        return await InputImages([store(Path("nowhere"))], no_network, LIMITS).read_required(LOC, value)
 
     with pytest.raises(RefusedField, match=r"body\.input_image: a picture is required"):
         asyncio.run(required())
 
 
 def test_a_field_that_has_the_picture_it_must_have() -> None:
-    reader = InputImages(store(Path("nowhere")), no_network, LIMITS)
+    reader = InputImages([store(Path("nowhere"))], no_network, LIMITS)
     assert np.array_equal(asyncio.run(reader.read_required(LOC, TEXT)), PIXELS)
 
 
@@ -115,7 +115,7 @@ def test_a_field_that_has_the_picture_it_must_have() -> None:
 
 
 def read_several(sent: list[SentPicture], fetch: Callable[[str], Any] = no_network) -> dict[Any, NDArray[np.uint8]]:
-    return asyncio.run(InputImages(store(Path("nowhere")), fetch, LIMITS).read_all(sent))
+    return asyncio.run(InputImages([store(Path("nowhere"))], fetch, LIMITS).read_all(sent))
 
 
 def test_several_lie_by_their_places() -> None:
@@ -259,7 +259,7 @@ def test_nothing_else_does(tmp_path: Path, path: str) -> None:
 
 def test_own_pictures_keep_to_the_limit(tmp_path: Path) -> None:
     a_finished_picture(tmp_path)
-    reader = InputImages(store(tmp_path), no_network, ImageLimits(len(PNG) - 1, 10**6))
+    reader = InputImages([store(tmp_path)], no_network, ImageLimits(len(PNG) - 1, 10**6))
     with pytest.raises(RefusedField, match=f"{len(PNG)} bytes, at most"):
         asyncio.run(reader.read(LOC, "http://127.0.0.1:8888/files/2025-02-23/some-id-0.png"))
 
@@ -330,7 +330,7 @@ def test_a_large_text_is_refused_unpacked() -> None:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     """An endpoint as the dialects' will be, with the reader that the settings describe."""
-    reader = input_images(Settings(output_path=tmp_path, max_input_bytes=100_000), store(tmp_path))
+    reader = input_images(Settings(output_path=tmp_path, max_input_bytes=100_000), [store(tmp_path)])
     app = FastAPI()
     install_error_handlers(app)
 
@@ -393,7 +393,7 @@ def test_pictures_are_unpacked_one_after_the_other(monkeypatch: pytest.MonkeyPat
         return PIXELS
 
     async def several() -> None:
-        reader = InputImages(store(Path("nowhere")), no_network, LIMITS)
+        reader = InputImages([store(Path("nowhere"))], no_network, LIMITS)
         await asyncio.gather(*(reader.read(LOC, TEXT) for _ in range(20)))
 
     monkeypatch.setattr(inputs, "decode_image", decode)
