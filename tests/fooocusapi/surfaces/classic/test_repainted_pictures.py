@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from fooocus_core.images.masks import soft_mask
-from tests.fooocusapi.served import TEXT_TO_IMAGE, House, pixels_of
+from tests.fooocusapi.served import TEXT_TO_IMAGE, House, pixels_of, query
 from tests.fooocusapi.surfaces.classic.pictures import nothing_kept, plain, png, text
 
 INPAINT_V1, INPAINT_V2 = "/v1/generation/image-inpaint-outpaint", "/v2/generation/image-inpaint-outpaint"
+WITH_PROMPTS = "/v2/generation/text-to-image-with-ip"
 PROMPT_V1, PROMPT_V2 = "/v1/generation/image-prompt", "/v2/generation/image-prompt"
 HEIGHT, WIDTH = 96, 128
 
@@ -122,3 +124,32 @@ def test_what_would_be_repainted_can_be_looked_at(painting: TestClient) -> None:
     fill, mask, area = answer.json()
     assert {result["finish_reason"] for result in (fill, mask, area)} == {"SUCCESS"}
     assert len({result["url"] for result in (fill, mask, area)}) == 3
+
+
+def test_what_an_image_prompt_becomes_can_be_looked_at(painting: TestClient) -> None:
+    """The edges of a disc, at the size of the picture that would be painted; without any model."""
+    finer = {"debugging_cn_preprocessor": True}
+    prompts = [{"cn_img": text(SCENE), "cn_type": "PyraCanny"}, {"cn_img": text(SCENE), "cn_type": "CPDS"}]
+    body = {**COMMON, "advanced_params": finer, "image_prompts": prompts}
+    answer = painting.post(WITH_PROMPTS, json=body).json()
+    assert [result["finish_reason"] for result in answer] == ["SUCCESS", "SUCCESS"]
+    edges = painted(painting, WITH_PROMPTS, json=body)
+    assert edges.shape == (64, 96, 3)
+    assert 0 < (edges > 127).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("ImagePrompt", "ip-adapter-plus_sdxl_vit-h.bin"), ("PyraCanny", "control-lora-canny-rank128.safetensors")],
+)
+def test_a_missing_file_is_named_by_the_job(painting: TestClient, kind: str, file: str) -> None:
+    body = {**COMMON, "image_prompts": [{"cn_img": text(SCENE), "cn_type": kind}]}
+    began = time.monotonic()
+    answer = painting.post(PROMPT_V2, json=body)
+    assert answer.status_code == 200
+    assert answer.json() == [{"base64": None, "url": None, "seed": "", "finish_reason": "ERROR"}]
+    job = query(painting, painting.get("/v1/generation/job-queue").json()["last_job_id"])
+    assert (job["job_stage"], job["job_type"], job["job_result"]) == ("ERROR", "Image Prompt", None)
+    assert file in job["job_status"]
+    assert time.monotonic() - began < 15
+    assert painting.post(PROMPT_V2, json=body, headers=AS_PICTURE).status_code == 500
