@@ -23,6 +23,8 @@ from fooocusapi.surfaces.classic.picture_bodies import (
     ImgUpscaleOrVaryRequestJson,
 )
 from fooocusapi.surfaces.classic.schemas import CommonRequest
+from fooocusapi.surfaces.fields import FinerControls
+from fooocusapi.surfaces.unified.schemas import GenerateRequest
 from tests.fooocusapi.served import FIRST_ID, House, finished, query, serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +35,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8888"
-SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic"]
+SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic", "surfaces/unified"]
 
 
 def read(page: str) -> str:
@@ -134,16 +136,20 @@ def client(tmp_path: Path) -> Any:
 def test_every_path_is_told_and_none_that_is_gone(client: TestClient) -> None:
     page = read("api.md")
     published = client.get("/openapi.json").json()["paths"]
-    told = set(re.findall(r"`(?:(?:GET|POST) )?(/(?:v1/|files/|outputs/)[^`\s?]+)`", page))
-    assert told == {path for path in published if path.startswith(("/v1/", "/files/", "/outputs/"))}
+    told = set(re.findall(r"`(?:(?:GET|POST) )?(/(?:v1/|files/|outputs/|inputs/|tasks)[^`\s?]*)`", page))
+    own = ("/v1/", "/files/", "/outputs/", "/inputs/", "/tasks")
+    assert told - {"/v1/", "/files/", "/outputs/", "/inputs/"} == {path for path in published if path.startswith(own)}
     assert all(f" {path}`" in page for path in published)
 
 
-SENT = (CommonRequest, ImagePromptJson, ImgUpscaleOrVaryRequestJson, ImgPromptRequestJson)
-"""Between them they have every field that this dialect takes from JSON, but for the finer controls."""
+SENT = (CommonRequest, ImagePromptJson, ImgUpscaleOrVaryRequestJson, ImgPromptRequestJson, GenerateRequest)
+"""Between them they have every field that is taken from JSON."""
 
 
-@pytest.mark.parametrize("field", dict.fromkeys(name for body in SENT for name in body.model_fields))
+FIELDS = dict.fromkeys(name for body in SENT for name in body.model_fields)
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in FinerControls.model_fields])
 def test_every_field_is_told(field: str) -> None:
     assert re.search(rf"^\|[^|]*`{field}`", read("api.md"), re.MULTILINE)
 
@@ -171,7 +177,7 @@ def read_call(line: str) -> Call:
     method, address, headers, body, form = "", "", {}, None, {}
     for word in words:
         match word:
-            case "-s":
+            case "-s" | "-sN":
                 continue
             case "-X":
                 method = next(words)
@@ -205,28 +211,32 @@ def sent(example: Call, picture: str) -> dict[str, Any]:
 
 
 def test_the_examples_work(tmp_path: Path) -> None:
-    """In their order on one server; ``$JOB`` is the first job, ``$PICTURE`` a finished picture."""
+    """In their order on one server; ``$JOB`` is the first job, ``$TASK`` a task, ``$PICTURE`` a finished picture."""
     house = House(tmp_path)
+    task = ""
     examples = calls(read("api.md")) + calls((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(examples) > 10
     with serving(house) as client:
         for example in examples:
             picture = house.files[-1] if house.files else ""
-            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", picture)
+            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", picture).replace("$TASK", task)
             answer = client.request(example.method, path, headers=example.headers, **sent(example, picture))
             assert answer.status_code == example.status, (example, answer.text)
             assert "Not found" not in answer.text
+            if example.path.startswith("/v1/engine/generate") and "task_id" in answer.text:
+                task = answer.json()["task_id"]
 
 
 def test_the_answers_have_the_shape_that_is_shown(client: TestClient) -> None:
     shown = [
         json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", read("api.md"), re.MULTILINE | re.DOTALL)
     ]
-    picture, job, queue, _, refused = shown
+    picture, job, queue, _, record, refused = shown
     body = {"prompt": "a red apple", "image_seed": 7}
     real = client.post("/v1/generation/text-to-image", json=body).json()
     assert [list(element) for element in real] == [list(element) for element in picture]
     assert list(query(client)) == list(job)
     assert finished(client)["job_result"] == real
     assert list(client.get("/v1/generation/job-queue").json()) == list(queue)
+    assert list(client.post("/v1/engine/generate", json=body).json()) == list(record)
     assert client.post("/v1/generation/text-to-image", json=refused["body"]).json() == refused
