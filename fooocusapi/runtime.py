@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fooocus_core.library import FileHashes, Library
 from fooocus_core.model_files.catalogue import ObtainableNames, Shelves
@@ -35,8 +35,10 @@ from fooocusapi.presets import NamedPresets
 from fooocusapi.services import Resolver, Services
 from fooocusapi.settings import Settings, config_variables
 from fooocusapi.shelves import catalogue_of, library_of, shelves_of
-from fooocusapi.surfaces.classic.render import webhook_body
+from fooocusapi.surfaces.classic import render as classic
 from fooocusapi.surfaces.classic.translate import SURFACE as CLASSIC
+from fooocusapi.surfaces.unified import render as unified
+from fooocusapi.surfaces.unified.translate import SURFACE as UNIFIED
 
 if TYPE_CHECKING:
     import httpx
@@ -99,7 +101,7 @@ class Runtime:
             delete_files=outputs.delete,
             on_ended=[
                 lambda job: kept.let_go(pictures_of(job.plan)),
-                _telling(webhooks, composers(outputs, settings.webhook_url)),
+                _telling(webhooks, composers(outputs, settings)),
             ],
         )
         worker = Worker(queue, outputs, lambda: make_engine(settings, library, preset))
@@ -229,14 +231,20 @@ def _load_ahead(models: ModelStore, preset: Preset, library: Library) -> None:
         logger.exception("the default checkpoint could not be loaded ahead")
 
 
-def composers(outputs: OutputStore, default_url: str) -> Mapping[str, Composer]:
-    """For each dialect, what it tells of an ended job: to the address of the request, else to ``default_url``."""
+def composers(outputs: OutputStore, settings: Settings) -> Mapping[str, Composer]:
+    """For each dialect, what it tells of an ended job: to the address of the request, else to the settings' own."""
 
-    def classic(job: Job) -> Delivery | None:
-        url = job.context.get("webhook_url") or default_url
-        return Delivery(job.id, url, webhook_body(job, outputs)) if url else None
+    def to_its_address(job: Job, body: Mapping[str, Any] | str) -> Delivery | None:
+        url = job.context.get("webhook_url") or settings.webhook_url
+        return Delivery(job.id, url, body) if url else None
 
-    return {CLASSIC: classic}
+    def of_task(job: Job) -> Mapping[str, Any] | str:
+        return unified.webhook_body(job, outputs, as_text=settings.task_webhook == "string")
+
+    return {
+        CLASSIC: lambda job: to_its_address(job, classic.webhook_body(job, outputs)),
+        UNIFIED: lambda job: to_its_address(job, of_task(job)),
+    }
 
 
 def epoch_ms() -> int:

@@ -25,6 +25,8 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
+TaskWebhook = Literal["string", "object"]
+
 WEB = ("http://", "https://")
 ANY_HOST = ("0.0.0.0", "::")
 
@@ -54,6 +56,9 @@ class Settings(BaseSettings):
     queue_size: int = Field(100, ge=1, description="waiting plus running jobs beyond which a request is refused")
     queue_history: int = Field(0, ge=0, description="finished jobs kept, pictures included; 0 keeps all")
     webhook_url: str = Field("", repr=False, description="told of every ended job whose request names no other")
+    task_webhook: TaskWebhook = Field(
+        "string", description="how a task's record is posted: as JSON text in a JSON string, or as an object"
+    )
     persistent: bool = Field(False, description="answer job-history from the database")
     database_url: str = Field(
         "",

@@ -27,8 +27,8 @@ class Delivery:
 
     job_id: str
     url: str = field(repr=False)
-    body: Mapping[str, Any]
-    """The JSON object, as the dialect of the job writes it."""
+    body: Mapping[str, Any] | str
+    """The JSON value, as the dialect of the job writes it."""
 
 
 Composer = Callable[[Job], Delivery | None]
