@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -17,7 +17,10 @@ from fooocusapi.addresses import IPAddress, Resolve, is_public, resolve_host
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_PORT = 65535
 AT_ONCE = 8
-"""Downloads at a time: each may hold ``max_bytes`` of memory. The others wait, and their time runs."""
+"""Downloads at a time. The others wait, and their time runs."""
+LONG_AT_ONCE = 2
+"""Of those that go on beyond ``LONG_BYTES``: each may hold ``max_bytes`` of memory."""
+LONG_BYTES = 8 * 2**20
 HEADERS = {
     "User-Agent": "Mozilla/5.0 (compatible; fooocusapi)",
     "Accept": "image/*,*/*;q=0.5",
@@ -105,6 +108,7 @@ class Fetcher:
         self._limits = limits
         self._make_transport = make_transport
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._long_slots = asyncio.Semaphore(LONG_AT_ONCE)
 
     async def fetch(self, url: str) -> bytes:
         """The body at ``url`` after redirects. Raises ``FetchFailed``."""
@@ -153,11 +157,23 @@ class Fetcher:
         if announced.isdecimal() and int(announced) > self._limits.max_bytes:
             raise self._too_long()
         body = bytearray()
-        async for chunk in response.aiter_raw():
+        chunks = response.aiter_raw()
+        if await self._ends(chunks, body, within=LONG_BYTES):
+            return bytes(body)
+        async with self._long_slots:
+            await self._ends(chunks, body, within=self._limits.max_bytes + 1)
+            return bytes(body)
+
+    async def _ends(self, chunks: AsyncIterator[bytes], body: bytearray, *, within: int) -> bool:
+        """Reads on until the end, or until ``body`` has so many bytes."""
+        while len(body) < within:
+            chunk = await anext(chunks, b"")
+            if not chunk:
+                return True
             body += chunk
             if len(body) > self._limits.max_bytes:
                 raise self._too_long()
-        return bytes(body)
+        return False
 
     def _too_long(self) -> FetchFailed:
         return FetchFailed(f"the address holds more than {self._limits.max_bytes} bytes")

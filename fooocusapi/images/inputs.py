@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from starlette.datastructures import UploadFile
 
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.decode import ImageLimits, UnusableImage, decode_image
+from fooocusapi.threads import run_in_threadpool, run_limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,8 @@ _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n\v\f"
+_ENDING = "=" + _BLANKS.decode()
+_PIECE = 2**20
 _SIGNATURES = ("\x89PNG", "\xff\xd8\xff", "GIF8", "RIFF")
 _SIGNIFICANT = 64
 """Characters within which every kind of file with such a signature has a zero byte, in a length or in a size."""
@@ -90,8 +93,8 @@ class InputImages:
         if value is None or not holds_image(value):
             return None
         try:
-            data = await self._data_of(value)
-            return await to_thread.run_sync(decode_image, data, self._limits, limiter=self._decoding)
+            get = await self._getter_of(value)
+            return await run_limited(self._decoding, lambda: decode_image(get(), self._limits))
         except UnusableImage as error:
             shown = value.filename if isinstance(value, UploadFile) else value
             raise RefusedField(loc, str(error), value=shown) from error
@@ -110,41 +113,48 @@ class InputImages:
         first, in their order, that cannot be taken.
         """
         outcomes = await asyncio.gather(*(self._read_one(picture) for picture in sent), return_exceptions=True)
-        pictures = {}
-        for picture, outcome in zip(sent, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if outcome is not None:
-                pictures[picture.loc] = outcome
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        pictures = {
+            picture.loc: outcome
+            for picture, outcome in zip(sent, outcomes, strict=True)
+            if outcome is not None and not isinstance(outcome, BaseException)
+        }
+        if failures:
+            del outcomes, pictures  # What is raised holds this frame: the frame must not hold it, nor the others.
+            raise failures.pop(0)
         return pictures
 
     async def _read_one(self, picture: SentPicture) -> NDArray[np.uint8] | None:
         read = self.read_required if picture.is_required else self.read
         return await read(picture.loc, picture.value)
 
-    async def _data_of(self, value: UploadFile | str) -> bytes:
-        """The bytes of the file, wherever they are; never more than the limit, give or take one."""
+    async def _getter_of(self, value: UploadFile | str) -> Callable[[], bytes]:
+        """What gives the bytes of the file, on a thread; never more than the limit, give or take one.
+
+        Only what comes from the network is there before: of all else, one picture at a time is in memory.
+        """
         if isinstance(value, UploadFile):
             self._limits.check_bytes(value.size or 0)
-            return await value.read(self._limits.max_bytes + 1)
+            return lambda: value.file.read(self._limits.max_bytes + 1)
         if _WEB.match(value.strip()):
             return await self._at_address(value.strip())
-        return await to_thread.run_sync(bytes_of_text, value, self._limits)
+        return lambda: bytes_of_text(value, self._limits)
 
     def _find_own(self, url: str) -> Path | None:
         return next((path for pictures in self._own if (path := pictures.find_by_url(url)) is not None), None)
 
-    async def _at_address(self, url: str) -> bytes:
+    async def _at_address(self, url: str) -> Callable[[], bytes]:
         """This server's own pictures come from its disk, so that it need not reach itself under its public name."""
         from fooocusapi.fetch import FetchFailed
 
-        own = await to_thread.run_sync(self._find_own, url)
+        own = await run_in_threadpool(self._find_own, url)
         if own is not None:
-            return await to_thread.run_sync(_stored, own, self._limits)
+            return lambda: _stored(own, self._limits)
         try:
-            return await self._fetch(url)
+            data = await self._fetch(url)
         except FetchFailed as error:
             raise UnusableImage(str(error)) from error
+        return lambda: data
 
 
 def input_images(settings: Settings, own: Sequence[OwnPictures]) -> InputImages:
@@ -177,15 +187,25 @@ def bytes_of_text(text: str, limits: ImageLimits) -> bytes:
     prefix = _DATA_URI.match(text)
     start = prefix.end() if prefix else 0
     limits.check_bytes((len(text) - start) * 3 // 4 - len("=="))
-    return _from_base64(text[start:])
-
-
-def _from_base64(text: str) -> bytes:
     try:
-        packed = text.encode("ascii").translate(_URL_SAFE, _BLANKS).rstrip(b"=")
-        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+        return _from_base64(text.rstrip(_ENDING), start)
     except (UnicodeEncodeError, binascii.Error) as error:
         raise UnusableImage("is neither base64 nor an address that begins with http:// or https://") from error
+
+
+def _from_base64(text: str, start: int) -> bytes:
+    """A piece at a time: each step of the way would make a copy of the whole."""
+    unpacked = bytearray()
+    left = b""
+    for position in range(start, len(text), _PIECE):
+        packed = left + text[position : position + _PIECE].encode("ascii").translate(_URL_SAFE, _BLANKS)
+        if b"=" in packed:
+            raise binascii.Error("padding within")
+        whole = len(packed) - len(packed) % 4
+        unpacked += base64.b64decode(packed[:whole], validate=True)
+        left = packed[whole:]
+    unpacked += base64.b64decode(left + b"=" * (-len(left) % 4), validate=True)
+    return bytes(unpacked)
 
 
 def _raw(text: str) -> bytes | None:

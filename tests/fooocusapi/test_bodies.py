@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from fooocusapi.bodies import MAX_JSON_PARTS, JsonRequest
+from fooocusapi.bodies import MAX_JSON_PARTS, LenientRequest
 from fooocusapi.surfaces.classic.schemas import CommonRequest
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, serving
 
@@ -73,4 +73,4 @@ async def _as_json(body: bytes) -> Any:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return await JsonRequest({"type": "http", "headers": []}, receive).json()
+    return await LenientRequest({"type": "http", "headers": []}, receive).json()

@@ -7,21 +7,22 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
+from fooocusapi.bodies import LenientRequest
+from fooocusapi.form_bodies import FormLimits
+from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
 
 logger = logging.getLogger(__name__)
 
 MAX_FILES: Final = 16
 MAX_FIELDS: Final = 200
-MAX_TEXT_PART_BYTES: Final = 90 * 2**20
-"""A picture may come as text, which makes it a third longer than the largest file."""
 MAX_PYTHON_CHARS: Final = 2**16
 MAX_MARKS_OF_LONG_TEXT: Final = 2**14
 """Commas and opening brackets; the parser stops everything else while it works through them."""
@@ -35,11 +36,20 @@ Body = TypeVar("Body", bound=CommonRequest)
 
 
 async def read_body(request: Request, from_json: type[Body], from_form: type[Body]) -> Body:
-    """The body by its own form, whatever the endpoint's. Raises ``RequestValidationError``, ``HTTPException``."""
+    """The body by its own form, whatever the endpoint's. Its files are closed with the request.
+
+    Raises ``RequestValidationError``, ``RefusedField``, ``HTTPException``.
+    """
     if request.headers.get("content-type", "").lower().startswith(_FORM_TYPES):
-        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT_PART_BYTES)
-        return _validated(from_form, fields_of(form))
-    return _validated(from_json, await _json_of(request))
+        form = await cast("LenientRequest", request).read_form(_limits(request.app.state.settings))
+        return validated(from_form, fields_of(form))
+    return validated(from_json, await _json_of(request))
+
+
+def _limits(settings: Settings) -> FormLimits:
+    """A picture may come as text, which makes it a third longer than the largest file, and has line breaks."""
+    largest = settings.max_input_bytes
+    return FormLimits(files=MAX_FILES, texts=MAX_FIELDS, file_bytes=largest, text_bytes=largest * 7 // 5)
 
 
 def fields_of(form: FormData) -> dict[str, Any]:
@@ -100,15 +110,16 @@ async def _json_of(request: Request) -> Any:
     if not await request.body():
         raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
     try:
-        return await request.json()  # The route has made a ``JsonRequest`` of everything but forms.
+        return await request.json()  # A ``LenientRequest``, as the route has made of it.
     except json.JSONDecodeError as error:
         detail = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error", "input": {}}
         raise RequestValidationError([{**detail, "ctx": {"error": error.msg}}], body=error.doc) from error
 
 
-def _validated(model: type[Body], values: Any) -> Body:
+def validated(model: type[Body], values: Any, place: str = "body") -> Body:
+    """``values``, which stand in the body or in the query, as ``model``. Raises ``RequestValidationError``."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors(include_url=False)]
+        entries = [{**entry, "loc": (place, *entry["loc"])} for entry in error.errors(include_url=False)]
         raise RequestValidationError(entries, body=values) from error

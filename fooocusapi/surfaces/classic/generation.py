@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
 from fooocusapi.bodies import LenientRoute
@@ -39,6 +38,7 @@ from fooocusapi.surfaces.classic.published import GENERATED
 from fooocusapi.surfaces.classic.schemas import AsyncJobResponse, CommonRequest, GeneratedImageResult, TaskType
 from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_given, to_plan
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE
+from fooocusapi.threads import run_in_threadpool
 
 if TYPE_CHECKING:
     import numpy as np

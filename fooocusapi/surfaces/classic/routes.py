@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, Security
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -34,6 +33,7 @@ from fooocusapi.surfaces.classic.schemas import (
 )
 from fooocusapi.surfaces.lenient import LenientModel, Text
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, Responses
+from fooocusapi.threads import run_in_threadpool
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 20
