@@ -23,6 +23,10 @@ def _unload_limiter_of(request: Request) -> CapacityLimiter:
     return cast("CapacityLimiter", request.app.state.unload_limiter)
 
 
+def _mask_limiter_of(request: Request) -> CapacityLimiter:
+    return cast("CapacityLimiter", request.app.state.mask_limiter)
+
+
 async def _services_of(request: Request) -> Services:
     return await _opening_of(request).wait()
 
@@ -37,3 +41,6 @@ ServerSettings = Annotated[Settings, Depends(_settings_of)]
 
 UnloadLimiter = Annotated[CapacityLimiter, Depends(_unload_limiter_of)]
 """Lets one caller at a time wait on a thread for the engine's memory; the others wait without one."""
+
+MaskLimiter = Annotated[CapacityLimiter, Depends(_mask_limiter_of)]
+"""Lets a few pictures into memory that wait for their masks, while one of them is made."""

@@ -12,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fooocus_core.library import FileHashes, Library
+from fooocus_core.masks.maker import MaskMaker
+from fooocus_core.masks.models import MaskModels
 from fooocus_core.model_files.catalogue import ObtainableNames, Shelves
 from fooocus_core.model_files.supply import Fetching, Supply
 from fooocus_core.plan import Models, Plan
@@ -42,6 +44,7 @@ from fooocusapi.surfaces.unified.translate import SURFACE as UNIFIED
 
 if TYPE_CHECKING:
     import httpx
+    import torch
 
     from fooocus_core.models.loaded import ModelStore
 
@@ -117,6 +120,7 @@ class Runtime:
             kept=kept,
             shown=shown,
             engine=worker,
+            masks=MaskMaker(MaskModels(library, catalogue_of(settings, config), partial(_device, settings))),
             library=library,
             resolve=_resolver(
                 preset,
@@ -204,6 +208,13 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
         kept_pictures(settings).read,
         ContentFilter(library, placement.device),
     )
+
+
+def _device(settings: Settings) -> torch.device:
+    """Where networks beside the engine's own run, if they do not stay on the CPU; loads torch."""
+    from fooocus_core.models.device import choose_placement
+
+    return choose_placement(settings.device, index=settings.gpu_device_id).device
 
 
 def _fetching(settings: Settings, shelves: Shelves) -> Fetching | None:

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fooocus_core.masks.options import MaskOptions
     from fooocus_core.plan import Plan
     from fooocus_core.presets.preset import Preset
     from fooocus_core.request import GenerationRequest
@@ -44,6 +48,18 @@ class EngineControl(Protocol):
 
     def unload(self) -> None:
         """Gives the device's memory back; blocks until a running job has ended."""
+        ...
+
+
+class MaskMaking(Protocol):
+    """``fooocus_core.masks.maker.MaskMaker``; for any thread."""
+
+    def make(self, picture: NDArray[np.uint8], options: MaskOptions) -> NDArray[np.uint8]:
+        """The mask, ``[h, w]`` or ``[h, w, 3]``. Blocks; raises ``UnknownModel`` naming a file that is missing."""
+        ...
+
+    def unload(self) -> None:
+        """Gives the memory of its networks back; blocks while a mask is made."""
         ...
 
 
@@ -85,6 +101,7 @@ class Services:
     kept: KeptPictures
     shown: ShownPictures
     engine: EngineControl
+    masks: MaskMaking
     library: ModelNames
     resolve: Resolver
     preset: Preset

@@ -35,7 +35,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8888"
-SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic", "surfaces/unified"]
+SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic", "surfaces/unified", "surfaces/tools"]
 
 
 def read(page: str) -> str:

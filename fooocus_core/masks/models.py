@@ -62,24 +62,36 @@ class MaskModels:
 
     def background_remover(self, name: MaskModel) -> BackgroundRemover:
         """Raises ``UnknownModel`` where its file is not on disk, ``ModelError`` where that cannot be used."""
-        from fooocus_core.masks.background import load_background_remover
-
         path = self._background_file(name)
-        return self._kept("background", path, lambda: load_background_remover(name, path))
+
+        def load() -> BackgroundRemover:
+            from fooocus_core.masks.background import load_background_remover
+
+            return load_background_remover(name, path)
+
+        return self._kept("background", path, load)
 
     def detector(self) -> Detector:
         """As above."""
-        from fooocus_core.masks.detector import load_detector
-
         path = self._file("inpaint", DETECTOR_FILE, "finding what a prompt names")
-        return self._kept("detector", path, lambda: load_detector(path, self._choose_device()))
+
+        def load() -> Detector:
+            from fooocus_core.masks.detector import load_detector
+
+            return load_detector(path, self._choose_device())
+
+        return self._kept("detector", path, load)
 
     def segmenter(self, name: SamModel) -> Segmenter:
         """As above."""
-        from fooocus_core.masks.segmenter import load_segmenter
-
         path = self.segmenter_file(name)
-        return self._kept("segmenter", path, lambda: load_segmenter(name, path, self._choose_device()))
+
+        def load() -> Segmenter:
+            from fooocus_core.masks.segmenter import load_segmenter
+
+            return load_segmenter(name, path, self._choose_device())
+
+        return self._kept("segmenter", path, load)
 
     def segmenter_file(self, name: SamModel) -> Path:
         """Where a segmenter's file is. Raises ``UnknownModel``."""

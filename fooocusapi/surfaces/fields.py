@@ -84,6 +84,35 @@ class ControlNetType(LenientEnum):
         return super()._missing_("".join(value.split()) if isinstance(value, str) else value)
 
 
+class MaskModel(LenientEnum):
+    """Networks that find what is masked."""
+
+    U2NET = "u2net"
+    U2NETP = "u2netp"
+    U2NET_HUMAN_SEG = "u2net_human_seg"
+    U2NET_CLOTH_SEG = "u2net_cloth_seg"
+    SILUETA = "silueta"
+    ISNET_GENERAL_USE = "isnet-general-use"
+    ISNET_ANIME = "isnet-anime"
+    SAM = "sam"
+
+
+class ClothCategory(LenientEnum):
+    """Which clothes ``u2net_cloth_seg`` finds."""
+
+    FULL = "full"
+    UPPER = "upper"
+    LOWER = "lower"
+
+
+class SamModel(LenientEnum):
+    """Sizes of the network that cuts out what was found."""
+
+    VIT_B = "vit_b"
+    VIT_L = "vit_l"
+    VIT_H = "vit_h"
+
+
 def _check_picture(value: Any) -> Any:
     if value is None or isinstance(value, (str, UploadFile)):
         return value

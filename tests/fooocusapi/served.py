@@ -16,6 +16,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from fooocus_core.masks.options import MaskOptions
 from fooocus_core.presets.preset import Preset, load_preset
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.request import GenerationRequest
@@ -73,6 +74,16 @@ class UnloadableEngine(ScriptedEngine):
         self.unloaded += 1
 
 
+class BlankMasks:
+    """Finds nothing in any picture."""
+
+    def make(self, picture: np.ndarray, options: MaskOptions) -> np.ndarray:
+        return np.zeros(picture.shape[:2], np.uint8)
+
+    def unload(self) -> None:
+        return
+
+
 class HeldEngine(HandEngine):
     """Played by hand; has nothing to unload."""
 
@@ -86,6 +97,7 @@ class House:
 
     root: Path
     engine: Any = field(default_factory=UnloadableEngine)
+    masks: Any = field(default_factory=BlankMasks)
     library: FakeLibrary = field(
         default_factory=lambda: FakeLibrary(
             ["juggernautXL_v8Rundiffusion.safetensors", "other.safetensors", "deep/third.safetensors"],
@@ -142,6 +154,7 @@ class House:
             kept=self.kept,
             shown=self.shown,
             engine=worker,
+            masks=self.masks,
             library=self.library,
             resolve=self.resolve,
             preset=self.preset,

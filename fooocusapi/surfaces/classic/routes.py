@@ -195,7 +195,12 @@ async def all_styles(services: OpenServices) -> list[str]:
 
 async def clean_vram(services: OpenServices, limiter: UnloadLimiter) -> MessageResponse:
     """Gives the memory of the models back, once a running job has ended; the next job loads them again."""
-    await anyio.to_thread.run_sync(services.engine.unload, limiter=limiter)
+
+    def unload() -> None:
+        services.masks.unload()
+        services.engine.unload()
+
+    await anyio.to_thread.run_sync(unload, limiter=limiter)
     return MessageResponse(message="ok")
 
 

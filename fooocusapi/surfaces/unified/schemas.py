@@ -17,11 +17,14 @@ from fooocusapi.images.inputs import SentPicture
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
 from fooocusapi.surfaces.fields import (
     MAX_NAME_CHARS,
+    ClothCategory,
     ControlNetType,
     FinerControls,
+    MaskModel,
     OutpaintExpansion,
     PictureRequest,
     PictureText,
+    SamModel,
     SaveExtension,
     UpscaleOrVaryMethod,
     read_json_text,
@@ -63,35 +66,6 @@ class MetadataSchemeName(LenientEnum):
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         return super()._missing_("a1111" if isinstance(value, str) and value.strip().lower() == "a111" else value)
-
-
-class MaskModel(LenientEnum):
-    """Networks that find what a controller repaints."""
-
-    U2NET = "u2net"
-    U2NETP = "u2netp"
-    U2NET_HUMAN_SEG = "u2net_human_seg"
-    U2NET_CLOTH_SEG = "u2net_cloth_seg"
-    SILUETA = "silueta"
-    ISNET_GENERAL_USE = "isnet-general-use"
-    ISNET_ANIME = "isnet-anime"
-    SAM = "sam"
-
-
-class ClothCategory(LenientEnum):
-    """Which clothes ``u2net_cloth_seg`` finds."""
-
-    FULL = "full"
-    UPPER = "upper"
-    LOWER = "lower"
-
-
-class SamModel(LenientEnum):
-    """Sizes of the segmenting network."""
-
-    VIT_B = "vit_b"
-    VIT_L = "vit_l"
-    VIT_H = "vit_h"
 
 
 class ProcessingOrder(LenientEnum):
