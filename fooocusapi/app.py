@@ -25,12 +25,13 @@ from fooocusapi.security import DOCS_ASSETS, Access, ApiKeyGuard, BodyLimit
 from fooocusapi.services import Opening, Services
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic import generation, routes
-from fooocusapi.surfaces.tools import masks
+from fooocusapi.surfaces.tools import describe, masks
 from fooocusapi.surfaces.unified import routes as unified
 
 GZIP_FROM_BYTES = 1000
 GZIP_LEVEL = 5
 MASKED_AT_ONCE = 4
+DESCRIBED_AT_ONCE = 4
 
 
 def create_app(settings: Settings, open_services: Callable[[], Services]) -> FastAPI:
@@ -53,11 +54,13 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.state.settings = settings
     app.state.unload_limiter = CapacityLimiter(1)
     app.state.mask_limiter = CapacityLimiter(MASKED_AT_ONCE)
+    app.state.describe_limiter = CapacityLimiter(DESCRIBED_AT_ONCE)
     install_error_handlers(app)
     app.include_router(health.router)
     app.include_router(generation.router)
     app.include_router(routes.router)
     app.include_router(unified.router)
+    app.include_router(describe.router)
     app.include_router(masks.router)
     app.include_router(files.router)
     publish(app, opening, settings)

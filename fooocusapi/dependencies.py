@@ -23,6 +23,10 @@ def _unload_limiter_of(request: Request) -> CapacityLimiter:
     return cast("CapacityLimiter", request.app.state.unload_limiter)
 
 
+def _describe_limiter_of(request: Request) -> CapacityLimiter:
+    return cast("CapacityLimiter", request.app.state.describe_limiter)
+
+
 def _mask_limiter_of(request: Request) -> CapacityLimiter:
     return cast("CapacityLimiter", request.app.state.mask_limiter)
 
@@ -44,3 +48,6 @@ UnloadLimiter = Annotated[CapacityLimiter, Depends(_unload_limiter_of)]
 
 MaskLimiter = Annotated[CapacityLimiter, Depends(_mask_limiter_of)]
 """Lets a few pictures into memory that wait for their masks, while one of them is made."""
+
+DescribeLimiter = Annotated[CapacityLimiter, Depends(_describe_limiter_of)]
+"""Lets a few pictures into memory that wait to be described, while one of them is."""

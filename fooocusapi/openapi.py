@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fooocus_core.presets.preset import Preset
@@ -13,6 +14,7 @@ from fooocusapi.services import Opening
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic.generation import PICTURE_ENDPOINTS
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.tools import describe
 from fooocusapi.surfaces.unified.schemas import GenerateRequest
 
 PICTURE_BODIES = tuple(dict.fromkeys(endpoint.published for endpoint in PICTURE_ENDPOINTS))
@@ -55,8 +57,9 @@ def _document_of(app: FastAPI) -> dict[str, Any]:
 
 def _picture_bodies() -> dict[str, Any]:
     """The bodies that come as a form or as JSON, which the framework does not read and so does not describe."""
+    bodies: tuple[type[BaseModel], ...] = (*PICTURE_BODIES, *describe.PUBLISHED_BODIES)
     _, described = models_json_schema(
-        [(body, "validation") for body in PICTURE_BODIES], ref_template="#/components/schemas/{model}"
+        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
     )
     return dict(described["$defs"])
 

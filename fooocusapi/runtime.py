@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fooocus_core.describe.describer import Describer
 from fooocus_core.library import FileHashes, Library
 from fooocus_core.masks.maker import MaskMaker
 from fooocus_core.masks.models import MaskModels
@@ -121,6 +122,7 @@ class Runtime:
             shown=shown,
             engine=worker,
             masks=MaskMaker(MaskModels(library, catalogue_of(settings, config), partial(_device, settings))),
+            describer=Describer(library, catalogue_of(settings, config)),
             library=library,
             resolve=_resolver(
                 preset,

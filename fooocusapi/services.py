@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fooocus_core.describe.describer import Content
     from fooocus_core.masks.options import MaskOptions
     from fooocus_core.plan import Plan
     from fooocus_core.presets.preset import Preset
@@ -48,6 +49,18 @@ class EngineControl(Protocol):
 
     def unload(self) -> None:
         """Gives the device's memory back; blocks until a running job has ended."""
+        ...
+
+
+class PictureDescriber(Protocol):
+    """``fooocus_core.describe.describer.Describer``; for any thread."""
+
+    def describe(self, picture: NDArray[np.uint8], contents: Collection[Content]) -> str:
+        """The picture in words. Blocks; raises ``UnknownModel`` naming a file that is missing, and ``ModelError``."""
+        ...
+
+    def unload(self) -> None:
+        """Gives the memory of its networks back; blocks while it describes."""
         ...
 
 
@@ -102,6 +115,7 @@ class Services:
     shown: ShownPictures
     engine: EngineControl
     masks: MaskMaking
+    describer: PictureDescriber
     library: ModelNames
     resolve: Resolver
     preset: Preset

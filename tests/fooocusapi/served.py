@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,6 +74,16 @@ class UnloadableEngine(ScriptedEngine):
         self.unloaded += 1
 
 
+class WordyDescriber:
+    """Says of every picture the same."""
+
+    def describe(self, picture: np.ndarray, contents: Collection[str]) -> str:
+        return "a red apple on a wooden table"
+
+    def unload(self) -> None:
+        return
+
+
 class BlankMasks:
     """Finds nothing in any picture."""
 
@@ -98,6 +108,7 @@ class House:
     root: Path
     engine: Any = field(default_factory=UnloadableEngine)
     masks: Any = field(default_factory=BlankMasks)
+    describer: Any = field(default_factory=WordyDescriber)
     library: FakeLibrary = field(
         default_factory=lambda: FakeLibrary(
             ["juggernautXL_v8Rundiffusion.safetensors", "other.safetensors", "deep/third.safetensors"],
@@ -155,6 +166,7 @@ class House:
             shown=self.shown,
             engine=worker,
             masks=self.masks,
+            describer=self.describer,
             library=self.library,
             resolve=self.resolve,
             preset=self.preset,

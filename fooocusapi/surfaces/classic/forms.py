@@ -17,7 +17,8 @@ from starlette.datastructures import FormData
 from fooocusapi.bodies import LenientRequest
 from fooocusapi.form_bodies import FormLimits
 from fooocusapi.settings import Settings
-from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.classic.schemas import AdvancedParams
+from fooocusapi.surfaces.lenient import LenientModel
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,12 @@ MAX_PYTHON_CHARS: Final = 2**16
 MAX_MARKS_OF_LONG_TEXT: Final = 2**14
 """Commas and opening brackets; the parser stops everything else while it works through them."""
 
-_NAMES: Final = frozenset({"style_selections", "outpaint_selections"})
+_NAMES: Final = frozenset({"style_selections", "outpaint_selections", "image_type"})
 """Lists of names, which may be spread over several parts. Of all other fields but ``image_prompts`` the last counts."""
 _FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
 _WORDS: Final = {"true": "True", "false": "False", "null": "None"}
 
-Body = TypeVar("Body", bound=CommonRequest)
+Body = TypeVar("Body", bound=LenientModel)
 
 
 async def read_body(request: Request, from_json: type[Body], from_form: type[Body]) -> Body:

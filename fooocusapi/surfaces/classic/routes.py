@@ -197,6 +197,7 @@ async def clean_vram(services: OpenServices, limiter: UnloadLimiter) -> MessageR
     """Gives the memory of the models back, once a running job has ended; the next job loads them again."""
 
     def unload() -> None:
+        services.describer.unload()
         services.masks.unload()
         services.engine.unload()
 
