@@ -66,6 +66,16 @@ def test_an_unsafe_picture_is_black_and_of_its_own_size(client: TestClient, root
     assert picture(client, black_out_nsfw=False).any()
 
 
+def test_the_unified_dialect_asks_alike(client: TestClient, root: Path) -> None:
+    write_checker(root / "models", ALWAYS)
+    body = {**BODY, "overwrite_step": 1, "sharpness": 0, "black_out_nsfw": True, "stream_output": True}
+    stream = client.post("/v1/engine/generate", json=body).text
+    events = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: {")]
+    assert {event["preview"] for event in events} == {None}
+    (address,) = events[-1]["images"]
+    assert not pixels_of(client.get(address).content).any()
+
+
 def test_a_safe_picture_is_shown(client: TestClient, root: Path) -> None:
     """By the packaged judge, and by one that finds nothing."""
     shown = picture(client, black_out_nsfw=False)

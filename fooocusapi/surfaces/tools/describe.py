@@ -17,7 +17,7 @@ from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import DescribeLimiter, OpenServices
 from fooocusapi.security import api_key_scheme
 from fooocusapi.surfaces.classic.forms import read_body, validated
-from fooocusapi.surfaces.fields import read_json_text
+from fooocusapi.surfaces.fields import MAX_NAME_CHARS, read_json_text
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, asked
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE, Responses
 from fooocusapi.threads import run_in_threadpool
@@ -45,8 +45,13 @@ def _read_types(value: Any) -> Any:
     """One or several: a list, JSON text of one, or names with commas between. Empty ones say nothing."""
     value = read_json_text(value)
     entries = value if isinstance(value, list) else [value]
-    named = (part for entry in entries for part in (entry.split(",") if isinstance(entry, str) else [entry]))
+    named = (part for entry in entries for part in _parts(entry))
     return [name for name in named if name is not None and not (isinstance(name, str) and not name.strip())] or None
+
+
+def _parts(entry: Any) -> list[Any]:
+    """A text that is longer than any names is left whole: it is refused, and its parts would fill the memory."""
+    return entry.split(",") if isinstance(entry, str) and len(entry) <= MAX_NAME_CHARS else [entry]
 
 
 class DescribeImageQuery(LenientModel):

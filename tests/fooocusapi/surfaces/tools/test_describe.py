@@ -139,6 +139,7 @@ def test_an_address_of_our_own(client: TestClient) -> None:
         ({"json": {"image": TEXT, "image_type": ["Photo", 3]}}, ["body", "image_type", 1], "'Photo' or 'Anime'"),
         ({"json": {"image": TEXT, "image_type": {"a": 1}}}, ["body", "image_type", 0], "'Photo' or 'Anime'"),
         ({"json": {"image": TEXT, "image_type": ["Photo"] * 17}}, ["body", "image_type"], "16"),
+        ({"json": {"image": TEXT, "image_type": "Photo," * 200}}, ["body", "image_type", 0], "'Photo' or 'Anime'"),
         ({"content": b""}, ["body"], "required"),
         ({"content": b"{"}, ["body", 1], "JSON"),
     ],
