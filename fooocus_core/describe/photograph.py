@@ -129,7 +129,7 @@ def load_captioner(path: Path) -> Captioner:
     nested = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(nested, Mapping):
         raise UnreadableModel(path.name, "holds no dictionary of tensors")
-    weights = _transformers_names({key: value for key, value in nested.items() if isinstance(value, Tensor)})
+    weights = _transformers_names({str(key): value for key, value in nested.items() if isinstance(value, Tensor)})
     network, side_px = _empty_network(weights, path.name)
     assign_weights(
         cast(nn.Module, network),
@@ -153,7 +153,7 @@ def _transformers_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _vision_name(name: str) -> str:
     if not name.startswith(_BLOCKS):
         return _VISION_ROOTS.get(name, name)
-    _, index, part = name.split(".", 2)
+    index, _, part = name.removeprefix(_BLOCKS).partition(".")
     inside, _, leaf = part.rpartition(".")
     return f"encoder.layers.{index}.{_VISION_PARTS.get(inside, inside)}.{leaf}"
 
@@ -164,8 +164,10 @@ def _empty_network(weights: Mapping[str, Tensor], name: str) -> tuple[BlipForCon
         vision, text = _vision_sizes(weights), _text_sizes(weights)
     except (KeyError, ValueError, IndexError) as error:
         raise UnsupportedModel(name, f"not a captioning network of BLIP's kind ({error})") from error
-    if text["vocab_size"] <= BEGIN_ID or vision["hidden_size"] % HEAD_WIDTH or text["hidden_size"] % HEAD_WIDTH:
-        raise UnsupportedModel(name, "not a captioning network of BLIP's kind: its sizes do not fit the vocabulary")
+    if vision["hidden_size"] % HEAD_WIDTH or text["hidden_size"] % HEAD_WIDTH:
+        raise UnsupportedModel(name, f"not a captioning network of BLIP's kind: its heads are not {HEAD_WIDTH} wide")
+    if text["vocab_size"] <= BEGIN_ID or text["max_position_embeddings"] < MAX_TOKENS:
+        raise UnsupportedModel(name, "not a captioning network of BLIP's kind: it has too few words or places for them")
     # Untied: the file holds the head's matrix, which is the embedding's, under a name of its own.
     vision_config = BlipVisionConfig(**vision, layer_norm_eps=VISION_NORM_EPS)
     text_config = BlipTextConfig(**text, encoder_hidden_size=vision["hidden_size"], tie_word_embeddings=False)

@@ -145,7 +145,8 @@ def test_the_picture_is_squeezed_and_normalised(captioner: Captioner) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "blip.pth"
-    for content in ({"model": {"a": torch.ones(2)}}, {"b": torch.ones(2)}, {}):
+    odd = {"model": {"visual_encoder.blocks.0": torch.ones(2), 7: torch.ones(2)}}
+    for content in ({"model": {"a": torch.ones(2)}}, {"b": torch.ones(2)}, odd, {}):
         torch.save(content, path)
         with pytest.raises(UnsupportedModel, match=r"blip\.pth: not a captioning network"):
             load_captioner(path)
@@ -163,6 +164,15 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     del weights["visual_encoder.blocks.1.attn.proj.bias"]
     torch.save({"model": weights}, tmp_path / "blip.pth")
     with pytest.raises(UnsupportedModel, match=r"encoder\.layers\.1\.self_attn\.projection\.bias is missing"):
+        load_captioner(tmp_path / "blip.pth")
+
+
+@pytest.mark.parametrize("table", ["word", "position"])
+def test_a_decoder_that_is_too_small_is_refused(tmp_path: Path, table: str) -> None:
+    weights = thin_captioner()
+    key = f"text_decoder.bert.embeddings.{table}_embeddings.weight"
+    torch.save({"model": {**weights, key: weights[key][:50]}}, tmp_path / "blip.pth")
+    with pytest.raises(UnsupportedModel, match="too few words or places"):
         load_captioner(tmp_path / "blip.pth")
 
 
