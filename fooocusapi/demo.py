@@ -43,7 +43,7 @@ def run_demo(
     """
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="fooocusapi-demo-", ignore_cleanup_errors=True) as folder:
-        with _server(Path(folder), environment, server_command) as client:
+        with running_server(Path(folder), environment, server_command) as client:
             asked_s = time.perf_counter()
             picture = _make_picture(client, prompt, console)
             made_s = time.perf_counter()
@@ -56,8 +56,13 @@ def run_demo(
 
 
 @contextmanager
-def _server(folder: Path, environment: Mapping[str, str], server_command: Sequence[str]) -> Iterator[httpx.Client]:
-    """A server on a free port of this machine and a client of it; ended in an orderly way."""
+def running_server(
+    folder: Path, environment: Mapping[str, str], server_command: Sequence[str] = SERVER_COMMAND
+) -> Iterator[httpx.Client]:
+    """A server on a free port of this machine, writing to ``folder``, and a client of it; ended in an orderly way.
+
+    Raises ``DemoFailed`` with the server's last words.
+    """
     port = _free_port()
     command = [*server_command, "--port", str(port), "--output-path", str(folder)]
     search_path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]

@@ -28,7 +28,7 @@ from fooocus_core.sampling.sample import SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.sampling.swap import Swap
 from fooocus_core.stages.guides import guide_pictures
-from fooocus_core.stages.native_size import sampled_size
+from fooocus_core.stages.native_size import sampled_size, with_native_denoise
 from fooocus_core.stages.networks import (
     Networks,
     Sides,
@@ -91,6 +91,7 @@ def run_diffuse(
         yield from run_enlarging(stage, pictures, models, cancel)
         return
     stage = without_foreign_engine(without_foreign_lora(stage, checkpoint), checkpoint)
+    stage = with_native_denoise(stage, checkpoint.native_area_px)
     if stage.repaint is not None and stage.repaint.only_prepare:
         what = yield from _cut_out(stage.repaint, checkpoint, models, pictures, cancel)
         yield from run_preparing(stage, what)

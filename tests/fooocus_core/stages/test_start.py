@@ -83,7 +83,16 @@ def distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 def test_a_subtle_variation_stays_closer_than_a_strong_one(studio: Studio) -> None:
     subtle, strong = (distance(studio.finished(plan(studio, start)).pixels, scene()) for start in (SUBTLE, STRONG))
-    assert subtle < 0.9 * strong
+    assert subtle < 0.7 * strong
+
+
+def test_the_more_is_made_anew_the_further_it_goes(studio: Studio) -> None:
+    distances = [
+        distance(studio.finished(plan(studio, replace(SUBTLE, denoise=share))).pixels, scene())
+        for share in (0.1, 0.5, 0.7, 0.85)
+    ]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.5 * distances[2]
 
 
 def test_variations_of_one_request_differ_by_their_seeds(studio: Studio) -> None:

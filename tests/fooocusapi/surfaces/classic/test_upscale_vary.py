@@ -182,7 +182,7 @@ def painted(client: TestClient, method: str, side_px: int) -> NDArray[np.uint8]:
 def test_a_subtle_variation_stays_closer_than_a_strong_one(painting: TestClient) -> None:
     subtle, strong = (painted(painting, f"Vary ({strength})", 256) for strength in ("Subtle", "Strong"))
     whole = lanczos(scene(), 1024, 1024)
-    assert distance(subtle, whole) < 0.9 * distance(strong, whole)
+    assert distance(subtle, whole) < 0.7 * distance(strong, whole)
 
 
 @pytest.mark.parametrize("method", ["Upscale (2x)", "Upscale (Fast 2x)"])
