@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
+MAX_TOKENS: Final = 256
 _NARROWEST_PX: Final = 40
 """Of the shorter side as the detector sees it; below, there are fewer places in the picture than it has queries."""
 
@@ -52,7 +53,7 @@ class Detector:
     def detect(self, picture: Picture, prompt: str, *, box_threshold: float, text_threshold: float) -> Detections:
         """What ``prompt`` names in a picture; names are set apart by full stops. Raises ``InvalidRequest``."""
         height_px, width_px = picture.shape[:2]
-        tokens = self._tokenizer.encode(caption_of(prompt)).ids
+        tokens = _within(MAX_TOKENS, self._tokenizer.encode(caption_of(prompt)).ids)
         pixels, text = _pixels_of(picture), torch.tensor([tokens])
         with visiting(self._network, self._device):
             answer = self._network(pixel_values=pixels.to(self._device), input_ids=text.to(self._device))
@@ -123,6 +124,11 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if was_shown:
             bars.enable_progress_bar()
+
+
+def _within(length: int, tokens: list[int]) -> list[int]:
+    """As many tokens as are read; the one that ends the text stays its end."""
+    return tokens if len(tokens) <= length else [*tokens[: length - 1], tokens[-1]]
 
 
 def _pixels_of(picture: Picture) -> Tensor:

@@ -78,8 +78,11 @@ class Recorded:
     def to(self, device: torch.device) -> Recorded:
         return self
 
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
     def __call__(self, pixel_values: Tensor, input_ids: Tensor) -> SimpleNamespace:
-        assert input_ids.shape == (1, TOKENS)
+        self.read = input_ids[0].tolist()
         scores, boxes = (torch.from_numpy(recorded(name))[None] for name in ("scores", "boxes"))
         return SimpleNamespace(logits=scores.logit(), pred_boxes=boxes)
 
@@ -93,6 +96,16 @@ def test_it_finds_what_the_original_finds() -> None:
     original = [re.sub(r"\[CLS]|\[SEP]| ", "", phrase) for phrase in recorded("phrases").tolist()]
     assert [phrase.replace(" ", "") for phrase in found.phrases] == original
     assert len(set(original)) > 3
+
+
+def test_a_long_prompt_is_read_as_far_as_the_network_reads() -> None:
+    network = Recorded()
+    detector = Detector(cast("Any", network), bert_tokenizer(), CPU)
+    detector.detect(data.rocket(), "a cat . " * 100, box_threshold=0.9, text_threshold=0.6)
+    assert len(network.read) == 256
+    assert (network.read[0], network.read[-1]) == (101, 102)  # [CLS] and [SEP]
+    detector.detect(data.rocket(), PROMPT, box_threshold=0.9, text_threshold=0.6)
+    assert len(network.read) == TOKENS
 
 
 def test_every_published_weight_has_its_place() -> None:
