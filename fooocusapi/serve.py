@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ def configure_logging(level: LogLevel) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Of a damaged picture the library warns once for each of its thousands of tags, and remembers each.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # What they tell is told by our own records, once and with less noise.
     for noisy in ("httpx", "httpcore", "uvicorn.error", "PIL"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

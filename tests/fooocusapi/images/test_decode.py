@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from fooocusapi.images import decode
 from fooocusapi.images.decode import ImageLimits, UnusableImage, decode_image
 
 # What the library says beside its answers about damaged and about very large files.
@@ -324,6 +325,89 @@ def test_tiles_count_as_well() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0"
     assert "tiles" in refusal(data)
+
+
+def tiff(tags: dict[int, tuple[int, int, int]], order: str = "<") -> bytes:
+    """A TIFF's header and directory: type, count and value by tag; big-endian with ``>``."""
+    entries = b"".join(struct.pack(f"{order}HHII", tag, *entry) for tag, entry in tags.items())
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(f"{order}IH", 8, len(tags)) + entries + b"\0\0\0\0"
+
+
+LONG = ImageLimits(max_bytes=10**8, max_pixels=10**6)
+MANY = 150_000
+NUMBERS = b"\0" * (4 * MANY + 64)
+BIG_TIFF = b"II+\0\x08\0\0\0" + struct.pack("<QQHHQQ", 16, 1, 273, 16, MANY, 64) + NUMBERS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff({256: (4, 1, 64), 257: (4, 1, 64), 273: (4, MANY, 64)}) + NUMBERS,
+        tiff({256: (4, 1, 64), 257: (4, 1, 64), 273: (1, MANY, 64)}) + NUMBERS,
+        tiff({256: (4, 1, 64), 257: (4, 1, 64), 324: (4, MANY, 64)}, ">") + NUMBERS,
+        BIG_TIFF,
+        png(rgb())[:33] + chunk(b"eXIf", tiff({0x0112: (4, MANY, 26)}, ">") + NUMBERS) + png(rgb())[33:],
+        FILES["AVIF"] + tiff({0x0112: (5, MANY, 26)}) + NUMBERS * 2,
+    ],
+    ids=["strips", "strips as bytes", "tiles", "BigTIFF", "EXIF", "EXIF of other files"],
+)
+def test_more_numbers_under_a_tag_than_any_picture_has(data: bytes) -> None:
+    assert "numbers under one tag" in refusal(data, LONG)
+
+
+def test_more_tags_than_any_picture_has() -> None:
+    assert "tags" in refusal(png(rgb()) + tiff(dict.fromkeys(range(60_000), (1, 1, 0))) * 5, LONG)
+
+
+def test_exif_data_in_more_pieces_than_any_picture_has() -> None:
+    piece = b"\xff\xe1\0\x0aExif\0\0MM"
+    plain = FILES["JPEG"]
+    assert decode_image(plain[:2] + piece * 16 + plain[2:], LIMITS).shape == (64, 96, 3)
+    assert "pieces of EXIF" in refusal(plain[:2] + piece * 17 + plain[2:])
+
+
+PIECES = 50_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_parts(8, 8, 8, 0, b"\0" * 72, between=chunk(b"teSt", b"") * PIECES),
+        b"GIF89a\x08\0\x08\0\x80\0\0" + b"\0" * 6 + b"!\xfe\1c\0" * PIECES,
+        FILES["JPEG"][:2] + b"\xff\xfe\0\2" * PIECES + FILES["JPEG"][2:],
+        FILES["JPEG"][:2] + b"\xff" * 3 * PIECES + FILES["JPEG"][2:],
+        b"P6 " + b"#\n" * PIECES * 2 + b"8 8 255\n",
+        b"P6 1000 1000 254\n" + b"\0" * 3_000_000,
+    ],
+    ids=["PNG", "GIF", "JPEG", "filling of a JPEG", "PPM", "odd PPM"],
+)
+def test_more_pieces_than_any_picture_has(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(decode, "MAX_READS", 2**16)
+    assert "pieces" in refusal(data, LONG)
+
+
+def test_segments_without_end() -> None:
+    plain = FILES["JPEG"]
+    assert "segments" in refusal(plain[:-2] + b"\xff\xc4\0\2" * 10_001 + plain[-2:])
+
+
+def test_numbers_as_texts_of_a_ppm() -> None:
+    assert "decimal" in refusal(b"P3 8 8 255\n" + b"1 " * 192)
+
+
+def test_tiles_of_jpeg_2000_count_too() -> None:
+    data = bytearray(file_of(Image.new("RGB", (640, 640)), "JPEG2000", no_jp2=True))
+    sizes = data.index(b"\xff\x51") + len(b"\xff\x51") + 4
+    data[sizes + 16 : sizes + 24] = struct.pack(">II", 9, 9)
+    assert "tiles" in refusal(bytes(data))
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [("PNG", 384), ("AVIF", 320), ("WEBP", 288), ("JPEG2000", 192)])
+def test_kinds_that_take_more_memory_may_have_fewer_pixels(kind: str, allowed: int) -> None:
+    data = file_of(Image.fromarray(rgb()), kind)
+    assert decode_image(data, ImageLimits(10**6, -(-384 * 384 // allowed))).shape == (HEIGHT, WIDTH, 3)
+    assert "at most 383 of them" in refusal(data, ImageLimits(10**6, -(-384 * 383 // allowed)))
 
 
 def test_texts_of_a_picture_are_no_bomb() -> None:
