@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.images.formats import KIND_OF_SUFFIX, MEDIA_TYPES, Kind, converted
+from fooocusapi.threads import run_in_threadpool
 
 router = APIRouter(tags=["Files"])
 

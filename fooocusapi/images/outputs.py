@@ -137,12 +137,8 @@ class OutputStore:
         text = base64.b64encode(without_metadata(path.read_bytes(), KIND_OF_SUFFIX[suffix])).decode("ascii")
         return f"data:image/{suffix};base64,{text}" if self._base64_prefix else text
 
-    def as_png(self, relative: str) -> bytes | None:
-        """The picture as PNG without metadata, whatever it is stored as; ``None`` when the file is gone."""
-        return self.as_kind(relative, "png")
-
     def as_kind(self, relative: str, kind: Kind) -> bytes | None:
-        """The same as another kind of file."""
+        """The picture as this kind of file, without metadata, whatever it is stored as; ``None`` when it is gone."""
         path = self.find(relative)
         if path is None:
             return None

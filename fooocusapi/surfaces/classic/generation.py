@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
-from fastapi.responses import PlainTextResponse
 
 from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.errors import Location, RefusedField
-from fooocusapi.jobs.job import Job, JobState
+from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.queue import QueueFull
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
@@ -37,6 +36,7 @@ from fooocusapi.surfaces.classic.picture_bodies import (
 from fooocusapi.surfaces.classic.published import GENERATED
 from fooocusapi.surfaces.classic.schemas import AsyncJobResponse, CommonRequest, GeneratedImageResult, TaskType
 from fooocusapi.surfaces.classic.translate import SURFACE, to_context, to_given, to_plan
+from fooocusapi.surfaces.picture_answers import failed, picture_answer, queue_is_full
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE
 from fooocusapi.threads import run_in_threadpool
 
@@ -278,15 +278,10 @@ async def _generated(
 def _refusal(kind: TaskType, wants_picture: bool, is_async: bool) -> Any:
     """A full queue, in the form of the answer that was asked for."""
     if wants_picture:
-        return PlainTextResponse("QUEUE_IS_FULL", status_code=409)
+        return queue_is_full()
     return render.refused_async(kind) if is_async else render.refused_sync()
 
 
 def _picture(job: Job, services: Services) -> Response:
     """The first picture as PNG without metadata, or why there is none."""
-    data = services.outputs.as_png(job.results[0].path) if job.results else None
-    if data is not None and job.state is not JobState.FAILED:
-        return Response(data, media_type="image/png")
-    if job.state is JobState.CANCELLED:
-        return PlainTextResponse("USER_CANCEL", status_code=400)
-    return PlainTextResponse("ERROR", status_code=500)
+    return picture_answer(job, services.outputs, "png", "image/png") or failed()

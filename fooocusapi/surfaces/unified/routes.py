@@ -11,21 +11,21 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Response, Security
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.formats import KIND_OF_SUFFIX
-from fooocusapi.jobs.job import Job, JobState
+from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal_base import TimeRange
 from fooocusapi.jobs.queue import JobQueue, QueueFull
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
 from fooocusapi.surfaces.classic.schemas import TaskType
 from fooocusapi.surfaces.lenient import LenientModel, Text
+from fooocusapi.surfaces.picture_answers import picture_answer, queue_is_full
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE, Responses
 from fooocusapi.surfaces.unified import render
 from fooocusapi.surfaces.unified.records import recorded_request
@@ -33,6 +33,7 @@ from fooocusapi.surfaces.unified.schemas import CurrentTab, GenerateRequest, Tas
 from fooocusapi.surfaces.unified.stream import HEADERS, MEDIA_TYPE, event_stream
 from fooocusapi.surfaces.unified.tabs import tab_of
 from fooocusapi.surfaces.unified.translate import SURFACE, Presets, to_plan
+from fooocusapi.threads import run_in_threadpool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,13 +121,12 @@ async def generate(
     does not stop the task.
     """
     wanted = wanted_picture(accept)
-    pictures = await _read_pictures(body, services)
     try:
-        job = await run_in_threadpool(_submit, body, pictures, services, one_image=wanted is not None)
+        job = await _submitted(body, services, one_image=wanted is not None)
     except QueueFull:
         if wanted is None:
             raise
-        return PlainTextResponse("QUEUE_IS_FULL", status_code=409)
+        return queue_is_full()
     if wanted is not None:
         return await run_in_threadpool(_picture, await services.jobs.wait(job.id), wanted, services)
     if body.stream_output:
@@ -135,6 +135,12 @@ async def generate(
     if body.async_process:
         return JSONResponse(render.acknowledgement(job))
     return JSONResponse(render.record(await services.jobs.wait(job.id), services.outputs))
+
+
+async def _submitted(body: GenerateRequest, services: Services, *, one_image: bool) -> Job:
+    """The job, with everything it needs written down; the pictures leave memory before anybody waits for it."""
+    pictures = await _read_pictures(body, services)
+    return await run_in_threadpool(_submit, body, pictures, services, one_image=one_image)
 
 
 async def _read_pictures(body: GenerateRequest, services: Services) -> Pictures:
@@ -163,15 +169,9 @@ def _submit(body: GenerateRequest, pictures: Pictures, services: Services, *, on
 
 
 def _picture(job: Job, wanted: WantedPicture, services: Services) -> Response:
-    """The first picture as the kind that is wanted, without metadata, or why there is none."""
-    if job.state is JobState.FAILED:
-        return PlainTextResponse("ERROR", status_code=500)
-    data = services.outputs.as_kind(job.results[0].path, KIND_OF_SUFFIX[wanted.suffix]) if job.results else None
-    if data is not None:
-        return Response(data, media_type=wanted.media_type)
-    if job.state is JobState.CANCELLED:
-        return PlainTextResponse("USER_CANCEL", status_code=400)
-    return Response(status_code=204)
+    """The first picture as the kind that is wanted, or why there is none."""
+    kind = KIND_OF_SUFFIX[wanted.suffix]
+    return picture_answer(job, services.outputs, kind, wanted.media_type) or Response(status_code=204)
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

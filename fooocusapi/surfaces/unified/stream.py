@@ -13,13 +13,12 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi.concurrency import run_in_threadpool
-
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.bridge import QueueClosed
 from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.queue import JobQueue
 from fooocusapi.surfaces.unified.render import percent, picture_urls, preview_text
+from fooocusapi.threads import run_in_threadpool
 
 if TYPE_CHECKING:
     import numpy as np

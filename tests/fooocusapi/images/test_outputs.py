@@ -168,7 +168,7 @@ def test_a_picture_is_had_as_another_kind(store: OutputStore, image_format: Imag
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
 def test_every_kind_is_had_as_png(store: OutputStore, image_format: ImageFormat) -> None:
     relative = store.save(a_job(image_format=image_format, save_metadata=True), an_image())
-    data = store.as_png(relative)
+    data = store.as_kind(relative, "png")
     assert data is not None
     assert data.startswith(b"\x89PNG")
     assert b"parameters" not in data
@@ -179,7 +179,7 @@ def test_what_is_gone_is_none(store: OutputStore) -> None:
     store.delete([relative, relative, "2025-02-23/never-0.png", "../../etc/passwd"])
     assert store.find(relative) is None
     assert store.as_base64(relative) is None
-    assert store.as_png(relative) is None
+    assert store.as_kind(relative, "png") is None
 
 
 def test_deleting_takes_nothing_outside(store: OutputStore, tmp_path: Path) -> None:
