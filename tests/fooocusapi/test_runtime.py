@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fooocus_core.engine import Engine as CoreEngine
-from fooocus_core.errors import InvalidRequest
+from fooocus_core.errors import InvalidRequest, UnreadableModel
 from fooocus_core.events import Event, Finished, Progress
 from fooocus_core.library import Library
+from fooocus_core.masks.options import MaskOptions
 from fooocus_core.plan import Plan
 from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import load_preset
@@ -188,6 +189,17 @@ def test_the_prompt_expansion_is_found(
     assert isinstance(engine, CoreEngine)
     assert engine.expansion is not None
     assert (engine.expansion("a ban", 1) or "").startswith("a ban,")
+
+
+def test_masks_are_made_with_the_files_of_the_configured_folder(
+    settings: Settings, runtime: Runtime, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "silueta.onnx").write_bytes(b"no network")
+    settings.config_path.write_text(json.dumps({"path_inpaint": str(tmp_path / "theirs")}), encoding="utf-8")
+    services = runtime.open()
+    with pytest.raises(UnreadableModel, match=r"silueta\.onnx"):
+        services.masks.make(np.zeros((16, 16, 3), np.uint8), MaskOptions("silueta"))
 
 
 def test_the_longest_prompt_is_a_setting(settings: Settings) -> None:
