@@ -1,4 +1,4 @@
-"""What the tests of this dialect share."""
+"""What the tests of all dialects share."""
 
 from __future__ import annotations
 
