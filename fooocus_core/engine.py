@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,12 +13,17 @@ import torch
 from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, ImageFinished, Progress, Started
 from fooocus_core.filter.content_filter import ContentFilter
+from fooocus_core.images.pixels import Picture
+from fooocus_core.masks.generate import FoundMask, generate_mask
+from fooocus_core.masks.models import MaskModels
+from fooocus_core.masks.options import MaskOptions
 from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.loaded import ModelStore
-from fooocus_core.plan import Diffuse, Output, Plan
+from fooocus_core.plan import Detail, Diffuse, Output, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
+from fooocus_core.stages.detail import Means, Source, run_detail
 from fooocus_core.stages.diffuse import run_diffuse
 from fooocus_core.stages.start import Pictures, no_pictures, run_enlarging
 
@@ -40,16 +45,17 @@ class Engine:
     """Where the pictures are that plans start from."""
     content_filter: ContentFilter | None = None
     """``None``: plans whose pictures are to be judged fail."""
+    masks: MaskModels | None = None
+    """``None``: plans in which something is to be found in a picture fail."""
 
     def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
 
         ``cancel`` is asked before every network call. Closing the iterator ends the plan as well.
         """
-        yield Started(images=sum(stage.image_number for stage in plan.stages))
+        yield Started(images=plan.main.image_number)
         try:
-            for stage in plan.stages:
-                yield from self._stage_events(stage, plan.output, cancel)
+            yield from self._stages(plan, cancel)
         except Interrupted:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
@@ -64,8 +70,29 @@ class Engine:
         else:
             yield Finished()
 
-    def _stage_events(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
-        events = self.supply.supplied(stage, partial(self._play, stage, output, cancel), cancel)
+    def _stages(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+        """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
+        made: list[Source] = []
+        for number, stage in enumerate(plan.stages):
+            following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
+            sources, made = made, []
+            for event in self._stage_events(stage, plan.output, sources, cancel):
+                match event:
+                    case Progress(fraction=fraction):
+                        yield replace(event, fraction=(number + fraction) / len(plan.stages))
+                    case ImageFinished() if isinstance(following, Detail):
+                        first = event.index * (1 + following.most_results)
+                        made.append(Source(event.pixels, event.index if following.only_last else first + 1))
+                        if not following.only_last:
+                            yield replace(event, index=first)
+                    case _:
+                        yield event
+
+    def _stage_events(
+        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken
+    ) -> Iterator[Event]:
+        base, play = stage, partial(self._play, stage, output, sources, cancel)
+        events = self.supply.supplied(base if isinstance(base, Diffuse) else base.base, play, cancel)
         return self._filtered(events) if output.black_out_nsfw else events
 
     def _filtered(self, events: Generator[Event, None, None]) -> Iterator[Event]:
@@ -82,12 +109,22 @@ class Engine:
                     case _:
                         yield event
 
-    def _play(self, stage: Diffuse, output: Output, cancel: CancelToken) -> Iterator[Event]:
+    def _play(self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken) -> Iterator[Event]:
+        if isinstance(stage, Diffuse):
+            return self._painted(output, cancel, stage, self.pictures)
+        if stage.picture is not None:
+            sources = [Source(self.pictures(stage.picture), 0)]
+        return run_detail(stage, sources, Means(partial(self._painted, output, cancel), self._mask_of, cancel))
+
+    def _painted(self, output: Output, cancel: CancelToken, stage: Diffuse, pictures: Pictures) -> Iterator[Event]:
         if stage.start is not None and not stage.start.refine:
-            return run_enlarging(stage, self.pictures, self.models, cancel)
-        return run_diffuse(
-            stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, self.pictures
-        )
+            return run_enlarging(stage, pictures, self.models, cancel)
+        return run_diffuse(stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, pictures)
+
+    def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
+        if self.masks is None:
+            raise CoreError("nothing can be found in pictures: this engine has no networks for masks")
+        return generate_mask(picture, options, self.masks)
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fooocus_core.masks.options import MaskOptions
+
 PLAN_VERSION = 1
 
 ImageFormat = Literal["png", "jpeg", "jpg", "webp"]
@@ -126,6 +128,8 @@ class Repaint:
     engine: InpaintEngine = "v2.6"
     use_initial_latent: bool = True
     """``False``: the masked part starts from nothing but noise."""
+    refines_itself: bool = True
+    """Whether an engine without a refiner hands over to the network as it is (specification 01, section 10)."""
     only_prepare: bool = False
     """``True``: the results are the fill, the mask and the cut-out, and nothing is diffused."""
 
@@ -189,7 +193,66 @@ class Diffuse:
     kind: Literal["diffuse"] = "diffuse"
 
 
-Stage = Diffuse
+@dataclass(frozen=True)
+class DetailPass:
+    """What is found in a picture, and how it is painted anew (specification 07, section 1)."""
+
+    mask: MaskOptions
+    prompt: str = ""
+    """Where it says nothing, the request's own; the same for ``negative_prompt``."""
+    negative_prompt: str = ""
+    erode_or_dilate: int = 0
+    """By how many pixels the mask grows, or shrinks below 0."""
+    invert: bool = False
+    denoise: float = 1.0
+    respective_field: float = 0.618
+    engine: InpaintEngine = "v2.6"
+    use_initial_latent: bool = True
+
+
+@dataclass(frozen=True)
+class DetailStart:
+    """A variation or an upscale before the first pass or after the last."""
+
+    method: str
+    denoise: float
+    factor: float | None = None
+    fast: bool = False
+    comes_last: bool = False
+    uses_last_prompts: bool = False
+    """Those of the last pass that had any, in place of the request's. Only where it comes last."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Enhances pictures part by part: finds a mask, paints it anew, and so on (specification 07, section 1)."""
+
+    base: Diffuse
+    """What every pass has in common: models, prompts, seed, sampling."""
+    steps: int
+    """Of a pass and of a variation; ``upscale_steps`` of an upscale."""
+    upscale_steps: int
+    picture: str | None = None
+    """The name under which the picture is kept; ``None``: every picture of the stage before."""
+    passes: tuple[DetailPass, ...] = ()
+    start: DetailStart | None = None
+    refines_itself: bool = False
+    """As in ``Repaint``: passes do what the request's own inpainting did, if there was one."""
+    show_masks: bool = False
+    """Whether every mask is a result of its own."""
+    only_last: bool = False
+    """Whether of every picture only what came last is a result."""
+    kind: Literal["detail"] = "detail"
+
+    @property
+    def most_results(self) -> int:
+        """How many results one picture can have."""
+        if self.only_last:
+            return 1
+        return len(self.passes) * (1 + self.show_masks) + (self.start is not None)
+
+
+Stage = Diffuse | Detail
 
 
 @dataclass(frozen=True)
@@ -219,6 +282,12 @@ class Plan:
     version: int = PLAN_VERSION
 
     @property
+    def main(self) -> Diffuse:
+        """What the first stage diffuses with: the models, prompts and sizes that the plan is told by."""
+        first = self.stages[0]
+        return first if isinstance(first, Diffuse) else first.base
+
+    @property
     def pictures(self) -> tuple[str, ...]:
         """The names of all kept pictures that the plan needs; one that it needs twice stands there twice."""
         return tuple(name for stage in self.stages for name in _pictures_of(stage))
@@ -244,6 +313,10 @@ class Plan:
 
 
 def _pictures_of(stage: Stage) -> Iterator[str]:
+    if isinstance(stage, Detail):
+        if stage.picture is not None:
+            yield stage.picture
+        return
     if stage.start is not None:
         yield stage.start.picture
     if stage.repaint is not None:
@@ -255,8 +328,22 @@ def _pictures_of(stage: Stage) -> Iterator[str]:
 
 
 def _stage_from_json(values: Mapping[str, Any]) -> Stage:
-    if values.get("kind") != "diffuse":
-        raise ValueError(f"unknown stage kind {values.get('kind')!r}")
+    match values.get("kind"):
+        case "diffuse":
+            return _diffuse_from_json(values)
+        case "detail":
+            return _detail_from_json(values)
+        case kind:
+            raise ValueError(f"unknown stage kind {kind!r}")
+
+
+def _detail_from_json(values: Mapping[str, Any]) -> Detail:
+    passes = tuple(DetailPass(**{**one, "mask": MaskOptions(**one["mask"])}) for one in values["passes"])
+    start = DetailStart(**values["start"]) if values["start"] else None
+    return Detail(**{**values, "base": _diffuse_from_json(values["base"]), "passes": passes, "start": start})
+
+
+def _diffuse_from_json(values: Mapping[str, Any]) -> Diffuse:
     return Diffuse(
         **{
             **values,

@@ -72,6 +72,51 @@ class AskedGuides:
 
 
 @dataclass(frozen=True)
+class AskedPass:
+    """One part of a picture that is to be found and painted anew (specification 07, section 1)."""
+
+    prompt: str = ""
+    """Where it says nothing, the request's own; the same for ``negative_prompt``."""
+    negative_prompt: str = ""
+    mask_model: str = "sam"
+    cloth_category: str = "full"
+    detection_prompt: str = ""
+    sam_model: str = "vit_b"
+    text_threshold: float = 0.25
+    box_threshold: float = 0.3
+    max_detections: int = 0
+    erode_or_dilate: float = 0
+    invert: bool = False
+    strength: float | None = None
+    respective_field: float | None = None
+    engine: str | None = None
+    use_initial_latent: bool = True
+
+
+@dataclass(frozen=True)
+class AskedDetail:
+    """Pictures are to be enhanced part by part: one that is kept as ``picture``, else those that the request makes."""
+
+    passes: tuple[AskedPass, ...] = ()
+    picture: str | None = None
+    width_px: int = 0
+    height_px: int = 0
+    method: str | None = None
+    """A variation or an upscale, one of ``fooocus_core.images.methods.METHODS``."""
+    factor: float | None = None
+    """For ``Upscale (Custom)``."""
+    comes_last: bool = False
+    """Whether that comes after the last part in place of before the first."""
+    uses_last_prompts: bool = False
+    """Whether it then takes the prompts of the last part that had any."""
+    show_boxes: bool = False
+    """Whether masks are what ``sam`` was led to, in place of what it found there."""
+    grow_boxes_px: float = 0
+    show_masks: bool = False
+    only_last: bool = False
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """Pictures as any dialect can ask for them. Ranges are checked by ``resolve_request``."""
 
@@ -111,6 +156,7 @@ class GenerationRequest:
     repaint: AskedRepaint | None = None
     """The same. Not beside ``start``."""
     guides: AskedGuides | None = None
+    detail: AskedDetail | None = None
     overwrite_vary_strength: float | None = None
     """A positive number replaces the method's share of what is made anew; the same for upscales."""
     overwrite_upscale_strength: float | None = None

@@ -22,7 +22,11 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
 
 from fooocus_core.errors import InvalidRequest, UnknownModel
 from fooocus_core.images.methods import CUSTOM, DEFAULT_FACTOR, METHODS, added_px, upscaled_size, varied_size
+from fooocus_core.masks.options import ClothCategory, MaskModel, MaskOptions, SamModel
 from fooocus_core.plan import (
+    Detail,
+    DetailPass,
+    DetailStart,
     Diffuse,
     FreeU,
     Guidance,
@@ -41,6 +45,7 @@ from fooocus_core.plan import (
     Repaint,
     Sampling,
     Side,
+    Stage,
     StartPicture,
     SwapMethod,
 )
@@ -48,7 +53,15 @@ from fooocus_core.presets.modes import DISTILLED_GUIDANCE, DISTILLED_REFINER_SWI
 from fooocus_core.presets.preset import NO_MODEL, Preset, first_on_disk
 from fooocus_core.presets.sizes import GRID_PX, Size, SizeLimits, fit_size
 from fooocus_core.prompts.lines import holds_half_a_pair
-from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
+from fooocus_core.request import (
+    AskedDetail,
+    AskedGuide,
+    AskedGuides,
+    AskedPass,
+    AskedRepaint,
+    AskedStart,
+    GenerationRequest,
+)
 from fooocus_core.sampling.names import SAMPLER_NAMES, SCHEDULER_NAMES
 
 log = logging.getLogger(__name__)
@@ -153,7 +166,11 @@ def resolve_request(
         repaint=repaint,
         guides=None if request.guides is None else _guides(request.guides, weighting),
     )
-    return Plan(stages=(stage,), output=_output(request, preset, black_out_nsfw))
+    stages: tuple[Stage, ...] = (stage,)
+    if request.detail is not None:
+        detail = _detail(request, request.detail, stage, preset, mode, limits)
+        stages = (stage, detail) if detail.picture is None else (detail,)
+    return Plan(stages, output=_output(request, preset, black_out_nsfw))
 
 
 def choose_seed(asked: int | None, draw_seed: Callable[[], int]) -> int:
@@ -310,9 +327,7 @@ def _start_and_size(request: GenerationRequest, preset: Preset, limits: SizeLimi
     if factor is None:
         height, width = varied_size(asked.height_px, asked.width_px)
         return StartPicture(asked.picture, asked.method, denoise), _diffused_size(width, height, limits)
-    if asked.width_px * asked.height_px > limits.max_pixels:
-        reason = f"{asked.width_px}*{asked.height_px} is more than {limits.max_pixels} pixels, the most to be enlarged"
-        raise InvalidRequest("start", reason)
+    _require_small("start", asked.width_px, asked.height_px, limits)
     height, width, refine = upscaled_size(asked.height_px, asked.width_px, factor, fast=METHODS[asked.method].fast)
     size = _diffused_size(width, height, limits) if refine else Size(width, height)
     return StartPicture(asked.picture, asked.method, denoise, factor, refine), size
@@ -328,9 +343,7 @@ def _repaint(asked: AskedRepaint, preset: Preset) -> Repaint:
         respective_field=_number(
             "inpaint_respective_field", asked.respective_field, Repaint.respective_field, 0.0, 1.0
         ),
-        engine=_choice(
-            "inpaint_engine", cast("InpaintEngine | None", asked.engine), preset.inpaint_engine, get_args(InpaintEngine)
-        ),
+        engine=_engine("inpaint_engine", asked.engine, preset),
         use_initial_latent=asked.use_initial_latent,
         only_prepare=asked.only_prepare,
     )
@@ -349,6 +362,76 @@ def _outpainted_size(asked: AskedRepaint, limits: SizeLimits) -> Size:
         reason = f"the result would have {width}*{height} pixels, more than {limits.max_repainted_pixels}"
         raise InvalidRequest("outpaint" if asked.outpaint else "repaint", reason)
     return Size(width, height)
+
+
+def _detail(
+    request: GenerationRequest, asked: AskedDetail, stage: Diffuse, preset: Preset, mode: Mode, limits: SizeLimits
+) -> Detail:
+    """What becomes of the pictures, or of the one that was sent, of which there is only one result to each step."""
+    refines_itself = stage.repaint is not None and stage.repaint.engine != "None" and stage.models.refiner is None
+    overwritten = stage.sampling.steps if (request.overwrite_steps or preset.overwrite_steps or -1) > 0 else None
+    return Detail(
+        base=stage if asked.picture is None else dataclasses.replace(stage, image_number=1),
+        steps=overwritten or mode.steps,
+        upscale_steps=overwritten or mode.upscale_steps,
+        picture=asked.picture,
+        passes=tuple(_detail_pass(index, one, asked, preset) for index, one in enumerate(asked.passes)),
+        start=None if asked.method is None else _detail_start(asked, asked.method, request, limits),
+        refines_itself=refines_itself,
+        show_masks=asked.show_masks,
+        only_last=asked.only_last,
+    )
+
+
+def _detail_pass(index: int, asked: AskedPass, detail: AskedDetail, preset: Preset) -> DetailPass:
+    field = f"detail.passes.{index}"
+    try:
+        mask = MaskOptions(
+            model=cast(MaskModel, asked.mask_model),
+            cloth_category=cast(ClothCategory, asked.cloth_category),
+            detection_prompt=asked.detection_prompt,
+            sam_model=cast(SamModel, asked.sam_model),
+            box_threshold=asked.box_threshold,
+            text_threshold=asked.text_threshold,
+            max_detections=asked.max_detections,
+            dino_erode_or_dilate=detail.grow_boxes_px,
+            dino_debug=detail.show_boxes,
+        )
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{field}.{error.field}", error.reason) from error
+    return DetailPass(
+        mask=mask,
+        prompt=_text(f"{field}.prompt", asked.prompt, "", MAX_PROMPT_CHARACTERS),
+        negative_prompt=_text(f"{field}.negative_prompt", asked.negative_prompt, "", MAX_PROMPT_CHARACTERS),
+        erode_or_dilate=int(_number(f"{field}.erode_or_dilate", asked.erode_or_dilate, 0, -64, 64)),
+        invert=asked.invert,
+        denoise=_strength(f"{field}.strength", asked.strength, DetailPass.denoise, 0.0),
+        respective_field=_number(
+            f"{field}.respective_field", asked.respective_field, DetailPass.respective_field, 0.0, 1.0
+        ),
+        engine=_engine(f"{field}.engine", asked.engine, preset),
+        use_initial_latent=asked.use_initial_latent,
+    )
+
+
+def _detail_start(asked: AskedDetail, name: str, request: GenerationRequest, limits: SizeLimits) -> DetailStart:
+    if name not in METHODS:
+        raise InvalidRequest.unknown_name("detail.method", name, METHODS)
+    method = METHODS[name]
+    if method.factor is not None:
+        _require_small("detail.picture", asked.width_px, asked.height_px, limits)
+    return DetailStart(
+        method=name,
+        denoise=_denoise(request, name),
+        factor=_number("detail.factor", asked.factor, 1.0, 1.0, MAX_FACTOR) if name == CUSTOM else method.factor,
+        fast=method.fast,
+        comes_last=asked.comes_last,
+        uses_last_prompts=asked.uses_last_prompts,
+    )
+
+
+def _engine(field: str, asked: str | None, preset: Preset) -> InpaintEngine:
+    return _choice(field, cast("InpaintEngine | None", asked), preset.inpaint_engine, get_args(InpaintEngine))
 
 
 def _guides(asked: AskedGuides, weighting: ImagePromptWeighting) -> Guides:
@@ -373,6 +456,13 @@ def _guide(index: int, asked: AskedGuide) -> Guide:
         stop=_number(f"guides.{index}.stop", asked.stop, default.stop, 0.0, 1.0),
         weight=_number(f"guides.{index}.weight", asked.weight, default.weight, 0.0, 2.0),
     )
+
+
+def _require_small(field: str, width_px: int, height_px: int, limits: SizeLimits) -> None:
+    """What is enlarged becomes sixteen times as large on the way."""
+    if width_px * height_px > limits.max_pixels:
+        reason = f"{width_px}*{height_px} is more than {limits.max_pixels} pixels, the most to be enlarged"
+        raise InvalidRequest(field, reason)
 
 
 def _factor(asked: AskedStart) -> float | None:

@@ -88,8 +88,9 @@ class Runtime:
         """Open the journal, queue what it holds, begin to work. Blocks; raises ``JournalError``, ``InvalidRequest``."""
         config = read_config(self._settings.config_path, config_variables())
         settings = with_outputs(self._settings, config)
-        make_engine = self._make_engine or partial(make_core_engine, config=config)
         library = library_of(settings, config)
+        masks = MaskModels(library, catalogue_of(settings, config), partial(_device, settings))
+        make_engine = self._make_engine or partial(make_core_engine, config=config, masks=masks)
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
@@ -121,7 +122,7 @@ class Runtime:
             kept=kept,
             shown=shown,
             engine=worker,
-            masks=MaskMaker(MaskModels(library, catalogue_of(settings, config), partial(_device, settings))),
+            masks=MaskMaker(masks),
             describer=Describer(library, catalogue_of(settings, config)),
             library=library,
             resolve=_resolver(
@@ -179,8 +180,13 @@ def _pictures_waited_for(queue: JobQueue) -> list[str]:
     return [name for job in jobs if job is not None for name in pictures_of(job.plan)]
 
 
-def make_core_engine(settings: Settings, library: Library, preset: Preset, config: Config = NO_CONFIG) -> Engine:
-    """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it."""
+def make_core_engine(
+    settings: Settings, library: Library, preset: Preset, config: Config = NO_CONFIG, masks: MaskModels | None = None
+) -> Engine:
+    """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it.
+
+    ``masks``: the networks that find masks, which it shares with the endpoint for them.
+    """
     import torch
 
     from fooocus_core.engine import Engine as CoreEngine
@@ -209,6 +215,7 @@ def make_core_engine(settings: Settings, library: Library, preset: Preset, confi
         Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
         kept_pictures(settings).read,
         ContentFilter(library, placement.device),
+        masks,
     )
 
 

@@ -60,7 +60,7 @@ class Networks:
 def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> Networks:
     """What a stage works with, its LoRAs merged.
 
-    An inpaint engine without a refiner gets one: the base without the engine's patch (01, section 10). Raises
+    An inpaint engine without a refiner may get one: the base without the engine's patch (01, section 10). Raises
     ``CoreError``.
     """
     model = models.load(stage.models, loras)
@@ -69,8 +69,9 @@ def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> 
     if stage.repaint is None or stage.repaint.engine == "None":
         return Networks(model, refiner, adaptations=adaptations)
     inpaint = models.inpaint_network(stage.models, loras, stage.repaint.engine)
-    itself = LoadedRefiner(model.name, "sdxl", model.network, model.prediction)
-    return Networks(model, refiner or itself, inpaint, replace(adaptations, patch=inpaint.patch))
+    if refiner is None and stage.repaint.refines_itself:
+        refiner = LoadedRefiner(model.name, "sdxl", model.network, model.prediction)
+    return Networks(model, refiner, inpaint, replace(adaptations, patch=inpaint.patch))
 
 
 def with_inpaint_head(networks: Networks, stage: Diffuse, latents: RepaintLatents) -> Networks:

@@ -25,7 +25,7 @@ def preview_png(pixels: NDArray[np.uint8], plan: Plan | None) -> bytes:
 
     picture = Image.fromarray(pixels)
     if plan is not None:
-        stage = plan.stages[0]
+        stage = plan.main
         size = (stage.width_px // SHARE, stage.height_px // SHARE)
         if picture.width < size[0] and picture.height < size[1]:
             picture = picture.resize(size, Image.Resampling.BICUBIC)

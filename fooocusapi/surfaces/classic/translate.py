@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.record import DEFAULT_VAE
-from fooocus_core.plan import Plan, Stage
+from fooocus_core.plan import Diffuse, Plan
 from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
 from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location, RefusedField
@@ -178,7 +178,7 @@ def _widest_side(body: ImgInpaintOrOutpaintBody) -> str:
 
 def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
     """The ``params`` of the durable history (contract section 11): what was asked, resolved, with neutral rest."""
-    stage = plan.stages[0]
+    stage = plan.main
     additional_prompt = _additional_prompt(body) if stage.repaint is not None else ""
     return {
         "prompt": stage.prompts.prompt.removeprefix(additional_prompt).removeprefix("\n" if additional_prompt else ""),
@@ -212,20 +212,20 @@ def _additional_prompt(body: CommonRequest) -> str:
     return body.inpaint_additional_prompt or "" if isinstance(body, ImgInpaintOrOutpaintBody) else ""
 
 
-def _recorded_prompts(stage: Stage) -> list[list[Any]]:
+def _recorded_prompts(stage: Diffuse) -> list[list[Any]]:
     """Stop, weight and kind of every slot; those without a picture have the defaults."""
     guides = stage.guides.pictures if stage.guides is not None else ()
     used = [[guide.stop, guide.weight, guide.kind] for guide in guides]
     return used + [[0.5, 0.6, "ImagePrompt"]] * (MAX_GUIDES - len(used))
 
 
-def _recorded_sides(stage: Stage) -> dict[str, Any]:
+def _recorded_sides(stage: Diffuse) -> dict[str, Any]:
     grown = dict(stage.repaint.outpaint) if stage.repaint is not None else {}
     distances = {distance_field(side): grown.get(meanings.side_of(side), 0) for side in OutpaintExpansion}
     return {"outpaint_selections": [side.capitalize() for side in grown], **distances}
 
 
-def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:
+def _recorded_controls(body: CommonRequest, stage: Diffuse) -> dict[str, Any]:
     """All finer controls: what will run, else what was said, else what is published as the default."""
     return {
         **{name: default_of(field) for name, field in AdvancedParams.model_fields.items()},
@@ -244,7 +244,7 @@ def _recorded_controls(body: CommonRequest, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _recorded_repaint(stage: Stage) -> dict[str, Any]:
+def _recorded_repaint(stage: Diffuse) -> dict[str, Any]:
     if stage.repaint is None:
         return {}
     return {

@@ -42,7 +42,7 @@ def recorded_request(
 
     ``links``: the addresses of the pictures that were sent, by their places.
     """
-    stage, output = plan.stages[0], plan.output
+    stage, output = plan.main, plan.output
     return {
         **{name: default_of(field) for name, field in GenerateRequest.model_fields.items()},
         **body.model_dump(mode="json", exclude_none=True, exclude=NOT_AS_SENT),
