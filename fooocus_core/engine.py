@@ -82,7 +82,7 @@ class Engine:
                         yield replace(event, fraction=(number + fraction) / len(plan.stages))
                     case ImageFinished() if isinstance(following, Detail):
                         first = event.index * (1 + following.most_results)
-                        made.append(Source(event.pixels, event.index if following.only_last else first + 1))
+                        made.append(Source(event.pixels, first + 1))
                         if not following.only_last:
                             yield replace(event, index=first)
                     case _:

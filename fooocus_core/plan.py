@@ -241,14 +241,12 @@ class Detail:
     show_masks: bool = False
     """Whether every mask is a result of its own."""
     only_last: bool = False
-    """Whether of every picture only what came last is a result."""
+    """Whether of all steps of a picture only the last is a result."""
     kind: Literal["detail"] = "detail"
 
     @property
     def most_results(self) -> int:
-        """How many results one picture can have."""
-        if self.only_last:
-            return 1
+        """How many results one picture can have, kept or not."""
         return len(self.passes) * (1 + self.show_masks) + (self.start is not None)
 
 

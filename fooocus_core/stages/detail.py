@@ -59,7 +59,10 @@ class _Result(NamedTuple):
 
 
 def run_detail(stage: Detail, sources: Sequence[Source], means: Means) -> Iterator[Event]:
-    """The results of every source, in their order. Raises ``CoreError``, ``Interrupted`` when cancelled."""
+    """The results of every source, in their order. Raises ``CoreError``, ``Interrupted`` when cancelled.
+
+    Their indices are their places among all steps, kept or not: clients know pictures by them.
+    """
     for number, source in enumerate(sources):
         results = _counted(_enhanced(stage, to_rgb(source.pixels), means), stage, number, len(sources))
         last: ImageFinished | None = None
@@ -67,13 +70,15 @@ def run_detail(stage: Detail, sources: Sequence[Source], means: Means) -> Iterat
         for event in results:
             if isinstance(event, Progress):
                 yield event
-            elif not stage.only_last:
-                yield replace(event.image, index=index)
-                index += 1
-            elif event.is_step:
-                last = replace(event.image, index=source.first_index)
+                continue
+            image = replace(event.image, index=index)
+            index += 1
+            if stage.only_last and event.is_step:
+                last = image
+            else:
+                yield image
         if stage.only_last and stage.picture is None and last is None:
-            last = ImageFinished(source.first_index, stage.base.seed, source.pixels, None)
+            last = ImageFinished(index, stage.base.seed, source.pixels, None)
         if last is not None:
             yield last
 

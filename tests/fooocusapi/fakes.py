@@ -105,7 +105,7 @@ Story = Callable[[Plan], Iterable[Event | Exception]]
 
 def good_story(plan: Plan, steps: int = 3) -> Iterator[Event]:
     """Every picture of the plan with its previews, then the end."""
-    (stage,) = plan.stages
+    stage = plan.main
     yield Started(stage.image_number)
     for index in range(stage.image_number):
         for step in range(1, steps + 1):

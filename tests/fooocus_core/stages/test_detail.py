@@ -140,9 +140,19 @@ def test_prompts_of_the_last_step(base: Diffuse, uses_last: bool, last: str) -> 
 
 
 def test_only_the_last_of_each_picture_is_kept_if_asked(base: Diffuse) -> None:
-    sources = [Source(np.full((SIDE, SIDE, 3), level, np.uint8), index) for index, level in enumerate((0, 100))]
+    sources = [Source(np.full((SIDE, SIDE, 3), level, np.uint8), index) for index, level in ((0, 0), (3, 100))]
     images = results(detail(base, FACE, EYE, only_last=True), Told(), *sources)
-    assert [(image.index, level) for image, level in zip(images, levels(images), strict=True)] == [(0, 20), (1, 120)]
+    assert [(image.index, level) for image, level in zip(images, levels(images), strict=True)] == [(1, 20), (4, 120)]
+
+
+def test_masks_are_kept_beside_the_last(base: Diffuse) -> None:
+    told = Told({"face": FoundMask(box(), 1, 1), "eye": NOTHING})
+    images = results(detail(base, FACE, EYE, only_last=True, show_masks=True), told)
+    assert [(image.index, level) for image, level in zip(images, levels(images), strict=True)] == [
+        (0, 255),
+        (2, 0),
+        (1, 10),
+    ]
 
 
 def test_where_nothing_is_found_the_picture_itself_is_the_last(base: Diffuse) -> None:
@@ -255,7 +265,7 @@ def test_every_picture_of_a_request_is_followed_by_its_enhancements(
     fractions = [event.fraction for event in events if isinstance(event, Progress)]
     assert fractions == sorted(fractions)
     last = images_of(played(studio, two, detail(two, FACE, EYE, only_last=True)))
-    assert [image.index for image in last] == [0, 1]
+    assert [image.index for image in last] == [2, 5]
     np.testing.assert_array_equal(last[1].pixels, images[5].pixels)
 
 
