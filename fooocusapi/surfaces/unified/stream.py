@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.bridge import QueueClosed
@@ -40,18 +40,36 @@ async def event_stream(
     A reader who goes away closes it, which does nothing to the job. A server that ends closes it without a last event:
     the job runs after the restart.
     """
-    shown: tuple[object, ...] = ()
+    told: _Seen | None = None
     async with aclosing(_states(jobs, job_id, ping_s)) as states:
         async for job in states:
             if job is None:
                 yield _ping()
                 continue
-            preview = jobs.latest_preview(job_id)
-            if job.state is JobState.WAITING or shown == (seen := (job.state, percent(job), job.text, id(preview))):
+            seen = _Seen(job, jobs.latest_preview(job_id))
+            if job.state is JobState.WAITING or seen.is_like(told):
                 continue
-            shown = seen
-            yield await run_in_threadpool(_event, job, outputs, preview)
-            await asyncio.sleep(pace_s)
+            told = seen
+            yield await run_in_threadpool(_event, seen, outputs)
+            if not job.state.is_terminal:
+                await asyncio.sleep(pace_s)
+
+
+class _Seen(NamedTuple):
+    """A job at one moment, and its picture as it stood."""
+
+    job: Job
+    preview: NDArray[np.uint8] | None
+
+    def is_like(self, other: _Seen | None) -> bool:
+        """Whether a reader of ``other`` would learn nothing new."""
+        if other is None or self.preview is not other.preview:
+            return False
+        return _shown(self.job) == _shown(other.job)
+
+
+def _shown(job: Job) -> tuple[object, ...]:
+    return job.state, percent(job), job.text
 
 
 async def _states(jobs: JobQueue, job_id: str, ping_s: float) -> AsyncGenerator[Job | None, None]:
@@ -75,7 +93,8 @@ async def _gone(task: asyncio.Future[Any]) -> None:
     await asyncio.wait([task])
 
 
-def _event(job: Job, outputs: OutputStore, preview: NDArray[np.uint8] | None) -> bytes:
+def _event(seen: _Seen, outputs: OutputStore) -> bytes:
+    job, preview = seen
     if job.state.is_terminal:
         return _framed({"progress": 100, "preview": None, "message": "Finished", "images": picture_urls(job, outputs)})
     picture = None if preview is None else f"data:image/png;base64,{preview_text(preview, job)}"

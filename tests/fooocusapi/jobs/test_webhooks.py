@@ -43,6 +43,20 @@ def test_what_is_posted() -> None:
     assert json.loads(request.content) == {"job_id": "1", "job_result": []}
 
 
+def test_text_is_posted_as_a_json_string() -> None:
+    """Receivers of tasks decode twice."""
+    bodies: list[bytes] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        return httpx.Response(204)
+
+    hooks = sender(answer)
+    hooks.send(Delivery("1", "http://receiver/hook", '{"task_id": "1"}'))
+    hooks.close(PATIENCE_S)
+    assert bodies == [b'"{\\"task_id\\": \\"1\\"}"']
+
+
 def test_a_slow_receiver_delays_nobody() -> None:
     quick_done = threading.Event()
 
