@@ -26,9 +26,14 @@ each part; pictures as text, which make bodies long, have none."""
 MAX_WIDE_BYTES = 2**22
 """Bytes of characters beyond ASCII, several times what all prompts of a request may have."""
 
+LONG_TEXT_BYTES = 2**22
+"""A text beyond this is a picture, and has no characters beyond Latin."""
+
 _LONG_BODY = 2**20
 _WIDE = re.compile(rb"[\x80-\xff]+")
 _ASCII = bytes(range(128))
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+', re.DOTALL)
+_BEYOND_LATIN = re.compile(rb"\\u(?!00)")
 _BEFORE_AN_OBJECT = b" \t\r\n\xef\xbb\xbf"
 """Blanks, and the mark that some editors put in front of UTF-8."""
 
@@ -50,7 +55,9 @@ class LenientRequest(Request):
         if sum(body.count(mark) for mark in b",[{") > MAX_JSON_PARTS:
             raise HTTPException(413, f"the body holds more than {MAX_JSON_PARTS} values")
         try:
-            return json.loads(_narrow(body), parse_constant=_refuse_constant)
+            body = _narrow(body)
+            _check_long_texts(body)
+            return json.loads(body, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
             raise
         except UnicodeDecodeError as error:
@@ -105,6 +112,16 @@ def _narrow(body: bytes) -> bytes:
     if len(body.translate(None, _ASCII)) > MAX_WIDE_BYTES:
         raise HTTPException(413, f"the body holds more than {MAX_WIDE_BYTES} bytes of characters beyond ASCII")
     return _WIDE.sub(_escaped, body.removeprefix(codecs.BOM_UTF8))
+
+
+def _check_long_texts(body: bytes) -> None:
+    """As above: pictures as text are as long as bodies may be. Some clients escape signs within them."""
+    if len(body) <= LONG_TEXT_BYTES or _BEYOND_LATIN.search(body) is None:
+        return
+    for text in _TEXT.finditer(body):
+        start, end = text.span()
+        if end - start > LONG_TEXT_BYTES and _BEYOND_LATIN.search(body, start, end) is not None:
+            raise HTTPException(413, f"a text of more than {LONG_TEXT_BYTES} bytes has characters beyond Latin")
 
 
 def _escaped(wide: re.Match[bytes]) -> bytes:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -156,22 +157,22 @@ class Fetcher:
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._limits.max_bytes:
             raise self._too_long()
-        body = bytearray()
+        body = io.BytesIO()
         chunks = response.aiter_raw()
         if await self._ends(chunks, body, within=LONG_BYTES):
-            return bytes(body)
+            return body.getvalue()
         async with self._long_slots:
             await self._ends(chunks, body, within=self._limits.max_bytes + 1)
-            return bytes(body)
+            return body.getvalue()
 
-    async def _ends(self, chunks: AsyncIterator[bytes], body: bytearray, *, within: int) -> bool:
+    async def _ends(self, chunks: AsyncIterator[bytes], body: io.BytesIO, *, within: int) -> bool:
         """Reads on until the end, or until ``body`` has so many bytes."""
-        while len(body) < within:
+        while body.tell() < within:
             chunk = await anext(chunks, b"")
             if not chunk:
                 return True
-            body += chunk
-            if len(body) > self._limits.max_bytes:
+            body.write(chunk)
+            if body.tell() > self._limits.max_bytes:
                 raise self._too_long()
         return False
 

@@ -94,15 +94,16 @@ class _Parts:
         self._value = bytearray()
         self._disposition = b""
         self._name: str | None = None
-        """Of the part that has not ended."""
+        """Of the part that has begun and not ended."""
         self._file: UploadFile | None = None
         self._text = bytearray()
         self._unwritten: list[tuple[UploadFile, bytes]] = []
 
     def begin(self) -> None:
-        self._disposition, self._name, self._file, self._text = b"", "", None, bytearray()
+        self._disposition, self._file, self._text = b"", None, bytearray()
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name = ""
         self._header += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:

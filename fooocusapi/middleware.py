@@ -9,6 +9,7 @@ import time
 from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fooocusapi.errors import bug_response
@@ -94,6 +95,8 @@ class ErrorBoundary:
 
         try:
             await self._app(scope, receive, send_watched)
+        except ClientDisconnect:
+            logger.info("caller went away: %s %r", scope["method"], scope["path"])
         except Exception:
             if scope["type"] != "http" or begun:
                 raise

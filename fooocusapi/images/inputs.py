@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import io
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -93,11 +94,11 @@ class InputImages:
         if value is None or not holds_image(value):
             return None
         try:
-            get = await self._getter_of(value)
-            return await run_limited(self._decoding, lambda: decode_image(get(), self._limits))
+            return await self._pixels_of(value)
         except UnusableImage as error:
-            shown = value.filename if isinstance(value, UploadFile) else value
-            raise RefusedField(loc, str(error), value=shown) from error
+            reason = str(error)
+        # Not as its cause: that holds the file, for as long as the other pictures of the request are read.
+        raise RefusedField(loc, reason, value=value.filename if isinstance(value, UploadFile) else value)
 
     async def read_required(self, loc: Location, value: SentImage) -> NDArray[np.uint8]:
         """The same for a field that must have a picture."""
@@ -127,6 +128,10 @@ class InputImages:
     async def _read_one(self, picture: SentPicture) -> NDArray[np.uint8] | None:
         read = self.read_required if picture.is_required else self.read
         return await read(picture.loc, picture.value)
+
+    async def _pixels_of(self, value: UploadFile | str) -> NDArray[np.uint8]:
+        get = await self._getter_of(value)
+        return await run_limited(self._decoding, lambda: decode_image(get(), self._limits))
 
     async def _getter_of(self, value: UploadFile | str) -> Callable[[], bytes]:
         """What gives the bytes of the file, on a thread; never more than the limit, give or take one.
@@ -195,17 +200,17 @@ def bytes_of_text(text: str, limits: ImageLimits) -> bytes:
 
 def _from_base64(text: str, start: int) -> bytes:
     """A piece at a time: each step of the way would make a copy of the whole."""
-    unpacked = bytearray()
+    unpacked = io.BytesIO()
     left = b""
     for position in range(start, len(text), _PIECE):
         packed = left + text[position : position + _PIECE].encode("ascii").translate(_URL_SAFE, _BLANKS)
         if b"=" in packed:
             raise binascii.Error("padding within")
         whole = len(packed) - len(packed) % 4
-        unpacked += base64.b64decode(packed[:whole], validate=True)
+        unpacked.write(base64.b64decode(packed[:whole], validate=True))
         left = packed[whole:]
-    unpacked += base64.b64decode(left + b"=" * (-len(left) % 4), validate=True)
-    return bytes(unpacked)
+    unpacked.write(base64.b64decode(left + b"=" * (-len(left) % 4), validate=True))
+    return unpacked.getvalue()
 
 
 def _raw(text: str) -> bytes | None:

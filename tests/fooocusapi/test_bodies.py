@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from fooocusapi.bodies import MAX_JSON_PARTS, LenientRequest
+from fooocusapi.bodies import MAX_JSON_PARTS, MAX_WIDE_BYTES, LenientRequest
 from fooocusapi.surfaces.classic.schemas import CommonRequest
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, serving
 
@@ -67,6 +68,32 @@ def test_the_worst_body_that_is_read_does_not_hold_up_the_rest(client: TestClien
     answer = client.post(TEXT_TO_IMAGE, content=body)
     assert answer.status_code in (200, 422)
     assert len(answer.content) < 100_000
+
+
+def test_escapes_within_a_picture_are_no_trouble() -> None:
+    """Some clients escape the signs of base64, and a prompt may hold any character."""
+    body = b'{"prompt":"\\u0416 \xd0\x96","input_image":"' + b"AAA\\u002B" * 1_000_000 + b'"}'
+    values = asyncio.run(_as_json(body))
+    assert values["prompt"] == "\u0416 \u0416"
+    assert values["input_image"] == "AAA+" * 1_000_000
+
+
+def test_long_bodies_are_read_as_short_ones() -> None:
+    text = '\u00e4\u0416\N{GRINNING FACE}\\ " \u20ac'
+    body = json.dumps({"a": text, text: [text], "x": "A" * 2**20}, ensure_ascii=False).encode()
+    for written in (body, b"\xef\xbb\xbf" + body):
+        assert asyncio.run(_as_json(written)) == json.loads(body)
+
+
+@pytest.mark.parametrize("wide", [b"\xff", b"\xd0", b"\xed\xa0\x80"])
+def test_long_bodies_that_are_no_utf_8(wide: bytes) -> None:
+    with pytest.raises(json.JSONDecodeError, match="not UTF-8"):
+        asyncio.run(_as_json(b'{"x":"' + b"A" * 2**20 + wide + b'"}'))
+
+
+def test_more_characters_beyond_ascii_than_any_request_has(client: TestClient) -> None:
+    answer = client.post(TEXT_TO_IMAGE, content=b'{"prompt":"' + b"\xd0\x96" * (MAX_WIDE_BYTES // 2 + 1) + b'"}')
+    assert (answer.status_code, "beyond ASCII" in answer.json()["detail"]) == (413, True)
 
 
 async def _as_json(body: bytes) -> Any:
