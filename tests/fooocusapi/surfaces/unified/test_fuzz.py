@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fooocusapi.surfaces.unified.schemas import EnhanceCtrlNets, GenerateRequest, ImagePrompt
+from fooocusapi.surfaces.unified.schemas import EnhanceCtrlNets, GenerateRequest
 from tests.fooocusapi.served import House, serving
 from tests.fooocusapi.surfaces.classic.test_fuzz import LORAS, NUMBERS, PICTURES, SCALARS, VALUES
 from tests.fooocusapi.surfaces.unified.asking import GENERATE
@@ -25,7 +25,9 @@ SPECIAL = {
     "loras": LORAS | VALUES,
     "image_number": st.sampled_from([1, 2, "1"]) | st.text(max_size=3),
     "controlnet_image": st.lists(
-        st.fixed_dictionaries({"cn_img": PICTURES}, optional=dict.fromkeys(ImagePrompt.model_fields, SCALARS)),
+        st.fixed_dictionaries(
+            {"cn_img": PICTURES}, optional=dict.fromkeys(("cn_stop", "cn_weight", "cn_type"), SCALARS)
+        ),
         max_size=6,
     ),
     "enhance_ctrls": st.lists(
