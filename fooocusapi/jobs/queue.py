@@ -378,7 +378,12 @@ class JobQueue:
             return self.apply(job_id, ImageSaved(index, seed, save()))
 
     def put_back(self, job_id: str) -> None:
-        """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``."""
+        """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``.
+
+        Its pictures are made anew then, perhaps under other names: those that it has are deleted.
+        """
+        with self._files:
+            self._delete_results(self._unfinished[job_id])
         self.apply(job_id, Requeued(orderly=True))
         with self._state:
             self._running_id, self._preview = None, None
@@ -416,6 +421,7 @@ class JobQueue:
 
     def _restore(self, job: Job) -> None:
         if job.state is JobState.RUNNING:
+            self._delete_results(job)
             job = advance(job, Requeued(orderly=False), self._clock())
             self._journal.save(job)
         self._enqueue(job)
@@ -478,13 +484,17 @@ class JobQueue:
     def _forget(self, job: Job) -> None:
         """Files first: what a crash leaves in between is a record that is trimmed later, never an orphaned file."""
         with self._files:
-            kept = self._journal.shared_paths(job)
-            self._delete_files([result.path for result in job.results if result.path not in kept])
+            self._delete_results(job)
             self._journal.delete(job.id)
         with self._state:
             self._history.pop(job.id, None)
             self._recent.pop(job.id, None)
             self._unsaved.pop(job.id, None)
+
+    def _delete_results(self, job: Job) -> None:
+        """The pictures of a job, but for those that another job wrote since under the same name."""
+        kept = self._journal.shared_paths(job)
+        self._delete_files([result.path for result in job.results if result.path not in kept])
 
     async def _look_up(self, job_id: str) -> Job:
         job = self.get_cached(job_id) or await asyncio.to_thread(self._journal.get, job_id)

@@ -455,6 +455,24 @@ def test_after_a_crash_the_running_job_starts_once_more_then_fails(
     assert [job.id for job in ended] == [first.id]
 
 
+@pytest.mark.parametrize("is_orderly", [True, False])
+def test_pictures_of_a_job_that_starts_again_are_deleted(
+    jobs: JobQueue, make_queue: MakeQueue, store: FakeStore, is_orderly: bool
+) -> None:
+    """But for those whose name another job has used since."""
+    submit(jobs, save_name="apple")
+    finish(jobs, store)
+    submit(jobs, save_name="apple")
+    job = begin(jobs)
+    for index in range(2):
+        jobs.apply_image(job.id, index, 7, lambda index=index: store.save(job, an_image(index)))
+    if is_orderly:
+        jobs.put_back(job.id)
+    again = make_queue()
+    again.restore()
+    assert list(store.files) == ["2026-01-01/apple-0.png"]
+
+
 def test_finished_jobs_are_known_after_a_restart_but_not_listed(
     jobs: JobQueue, make_queue: MakeQueue, store: FakeStore
 ) -> None:
