@@ -72,23 +72,32 @@ class _Slot:
 
 
 class PatchedWeights:
-    """A second set of weights for a network, which can be put on and taken off between two of its calls."""
+    """A second set of weights for a network, which can be put on and taken off between two of its calls.
 
-    def __init__(self, weights: Sequence[tuple[_Slot, Tensor]]) -> None:
+    Where the device has room for both sets they are exchanged without a copy; else the one at rest lies in the
+    computer's memory.
+    """
+
+    def __init__(self, weights: Sequence[tuple[_Slot, Tensor]], rests_on: torch.device) -> None:
+        """``rests_on``: where ``weights`` lie, and where the network's own go while they are on."""
         self._weights = weights
+        self._rests_on = rests_on
         self._plain: list[Tensor] = []
 
     def put_on(self) -> None:
-        """The network's weights are the patched ones; nothing is copied."""
-        if not self._plain:
-            self._plain = [slot.parameter.data for slot, _ in self._weights]
-            for slot, weight in self._weights:
-                slot.parameter.data = weight
+        """The network's weights are the patched ones. Where there is no room for them, ``take_off`` goes back."""
+        if self._plain:
+            return
+        for slot, weight in self._weights:
+            device = slot.parameter.device
+            self._plain.append(slot.parameter.data.to(self._rests_on))
+            slot.parameter.data = weight.new_empty(0, device=device)  # its room is needed for the other
+            slot.parameter.data = weight.to(device)
 
     def take_off(self) -> None:
         """The network's weights are what they were."""
         for (slot, _), weight in zip(self._weights, self._plain, strict=False):
-            slot.parameter.data = weight
+            slot.parameter.data = weight.to(slot.parameter.device)
         self._plain = []
 
 
@@ -128,10 +137,11 @@ class LoraMerger:
             raise
 
     @torch.no_grad()
-    def patched(self, loras: Sequence[WeightedLora], patch: WeightedLora) -> PatchedWeights:
+    def patched(self, loras: Sequence[WeightedLora], patch: WeightedLora, rests_on: torch.device) -> PatchedWeights:
         """The network's weights with ``loras`` and then ``patch`` merged, beside those that it has.
 
-        Raises ``UnsupportedModel`` as ``apply``.
+        ``rests_on``: where they lie while they are not put on: the network's own device, or the CPU. Raises
+        ``UnsupportedModel`` as ``apply``.
         """
         chosen = [*(lora for lora in map(self._matched, loras) if _accepted(lora, False)), self._matched(patch)]
         wanted = chosen[-1].matched.patches.keys()
@@ -142,10 +152,10 @@ class LoraMerger:
             slot = self._slots.get(parameter)
             weight = None if slot is None or parameter not in wanted else _merged_weight(slot, patches)
             if slot is not None and weight is not None:
-                weights.append((slot, weight.to(slot.parameter.dtype)))
+                weights.append((slot, weight.to(device=rests_on, dtype=slot.parameter.dtype)))
         for lora in chosen:
             _tell_misfits(lora, False)
-        return PatchedWeights(weights)
+        return PatchedWeights(weights, rests_on)
 
     def remove(self) -> None:
         """Every weight as it was loaded."""

@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 LATENT_SCALE = 0.13025
 PREVIEW_FILE = "xlvaeapp.pth"
 UPSCALER_FILE = "fooocus_upscaler_s409985e5.bin"
+WORKING_ROOM_BYTES = 4 * 2**30
+"""What a picture of SDXL's usual size needs beside the weights, with a margin."""
 INPAINT_HEAD_FILE = "fooocus_inpaint_head.pth"
 INPAINT_PATCH_FILES: Mapping[plan.InpaintEngine, str] = MappingProxyType(
     {"v1": "inpaint.fooocus.patch", "v2.5": "inpaint_v25.fooocus.patch", "v2.6": "inpaint_v26.fooocus.patch"}
@@ -286,7 +288,9 @@ class ModelStore:
                 raise UnsupportedModel(head.name, "this inpaint head is not made for the checkpoint's network")
             self._inpaint = (
                 key,
-                InpaintNetwork(weight, model.merger.patched(files, WeightedLora(read_lora(patch), 1.0))),
+                InpaintNetwork(
+                    weight, model.merger.patched(files, WeightedLora(read_lora(patch), 1.0), _resting_place(model))
+                ),
             )
         return self._inpaint[1]
 
@@ -385,6 +389,16 @@ class ModelStore:
         """One of the small networks beside the autoencoders, if it is on disk."""
         name = self.library.find("vae_approx", file_name)
         return None if name is None else self.library.path("vae_approx", name)
+
+
+def _resting_place(model: LoadedModel) -> torch.device:
+    """Where a second set of a network's weights lies: with the first, if that leaves room to work in."""
+    device = model.network.device
+    if device.type != "cuda":
+        return device
+    needed = sum(weight.nbytes for weight in model.network.unet.parameters()) + WORKING_ROOM_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if free > needed else torch.device("cpu")
 
 
 def _state(path: Path | None) -> FileState | None:
