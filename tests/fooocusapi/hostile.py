@@ -17,7 +17,7 @@ from PIL import Image
 
 SIDE = 64
 HUGE = 30_000
-BOMB_BYTES = 400 * 2**20
+BOMB_BYTES = 256 * 2**20
 PIECES = 600_000
 """More than a file may have of them, since each is gone back to three times."""
 
