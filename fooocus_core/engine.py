@@ -19,7 +19,7 @@ from fooocus_core.masks.models import MaskModels
 from fooocus_core.masks.options import MaskOptions
 from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.loaded import ModelStore
-from fooocus_core.plan import Detail, Diffuse, Output, Plan, Stage
+from fooocus_core.plan import Detail, Diffuse, Output, PartsPass, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
@@ -53,7 +53,7 @@ class Engine:
 
         ``cancel`` is asked before every network call. Closing the iterator ends the plan as well.
         """
-        yield Started(images=plan.main.image_number)
+        yield Started(images=plan.images)
         try:
             yield from self._stages(plan, cancel)
         except Interrupted:
@@ -72,6 +72,7 @@ class Engine:
 
     def _stages(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
+        _refuse_unfinished(plan)
         made: list[Source] = []
         for number, stage in enumerate(plan.stages):
             following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
@@ -133,3 +134,24 @@ class Engine:
         if self.content_filter is not None:
             self.content_filter.unload()
         self.models.unload()
+
+
+def _refuse_unfinished(plan: Plan) -> None:
+    """What plans can say and this release cannot do yet. Raises ``CoreError``."""
+    if any(_is_unfinished(stage) for stage in plan.stages) or plan.only_last_stage:
+        raise CoreError("stages that follow each other in the web UI's way are not offered by this release")
+
+
+def _is_unfinished(stage: Stage) -> bool:
+    if isinstance(stage, Detail):
+        return any(isinstance(one, PartsPass) for one in stage.passes)
+    start, repaint, sampling = stage.start, stage.repaint, stage.sampling
+    asked = (
+        stage.follows,
+        start is not None and (start.stretched or start.enlarging is not None),
+        repaint is not None and repaint.area is not None,
+        stage.prompts.syntax != "fooocus",
+        (sampling.partial_steps, sampling.eta_noise_seed_delta, sampling.noise_multiplier) != ("all", 0, 1.0),
+        stage.seed_count != Diffuse.seed_count,
+    )
+    return any(asked)

@@ -28,6 +28,32 @@ GuideKind = Literal["ImagePrompt", "FaceSwap", "PyraCanny", "CPDS"]
 """What a guide steers by: a picture's content, a face, edges, structure (specification 06)."""
 ImagePromptWeighting = Literal["fooocus", "standard"]
 """How image prompts enter the attention: Fooocus's way, or the decoupled attention of the IP-Adapter paper."""
+PromptSyntax = Literal["fooocus", "web_ui"]
+"""How texts are read: as Fooocus reads them, or as the Stable Diffusion web UI does (TAMS contract, section 13.4)."""
+PartialSteps = Literal["all", "share"]
+"""How many steps a run from a picture takes: as many as were asked for, over the end of a longer list of noise levels,
+or the last of that many, ``floor(steps * min(denoise, 0.999))`` and at least one (TAMS contract, section 13.1)."""
+EnlargingMethod = Literal[
+    "network",
+    "lanczos",
+    "nearest",
+    "latent",
+    "latent antialiased",
+    "latent bicubic",
+    "latent bicubic antialiased",
+    "latent nearest",
+    "latent nearest-exact",
+]
+"""What makes a picture larger (TAMS contract, section 13.5); bare ``latent`` is bilinear."""
+MaskedContent = Literal["original", "fill", "noise", "nothing"]
+"""What a masked part starts from: the picture, its surroundings blurred into it, the seed's noise, or zeros."""
+ResizeMode = Literal["stretch", "cover", "contain", "latent"]
+"""How a whole picture gets the size at which it is repainted: out of proportion, cut off at its sides, with its borders
+extended, or out of proportion as latents."""
+PartDetector = Literal["mtcnn", "retinaface", "grounding_dino"]
+"""What finds parts: the bundled network for faces, the published one, or one that is told by a phrase what to find."""
+MaskMerge = Literal["none", "merge", "merge and invert"]
+"""Whether each part that is found is repainted alone, all at once, or all but them."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,9 @@ class Prompts:
     styles: tuple[str, ...] = ()
     read_wildcards_in_order: bool = False
     max_loras: int = 5
+    syntax: PromptSyntax = "fooocus"
+    """``web_ui``: each text is one, of all its lines, and nothing in it is a wildcard, an array or a LoRA's tag; styles
+    are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,14 @@ class Guidance:
     adm_negative: float = 0.8
     adm_end: float = 0.3
 
+    @classmethod
+    def plain(cls, scale: float) -> Guidance:
+        """Classifier-free guidance without any of Fooocus's own: no sharpness, no other scale for early steps, and the
+        picture's true size as SDXL's size conditioning. A ``scale`` of 1 or less leaves the negative prompt out.
+        """
+        scale = max(1.0, scale)
+        return cls(scale, sharpness=0.0, adaptive_scale=scale, adm_positive=1.0, adm_negative=1.0, adm_end=0.0)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -83,6 +120,12 @@ class Sampling:
     sampler: str = "dpmpp_2m_sde_gpu"
     scheduler: str = "karras"
     steps: int = 30
+    partial_steps: PartialSteps = "all"
+    """For runs from a picture."""
+    eta_noise_seed_delta: int = 0
+    """Added to the seed of the noise inside the steps of ancestral samplers; the others do not look at it."""
+    noise_multiplier: float = 1.0
+    """On the noise that a picture is put under; text to image does not look at it."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +139,76 @@ class FreeU:
 
 
 @dataclass(frozen=True)
-class StartPicture:
-    """The picture that a variation or an upscale starts from (specification 05)."""
+class Enlarging:
+    """To which size a picture is brought, and by what (TAMS contract, sections 13.1 and 13.5).
 
-    picture: str
-    """The name under which the pictures that come with requests are kept: the hash of what it shows."""
+    Either ``factor``, rounded to multiples of 8, or sides: with both the picture covers that box and is cut to it, with
+    one it keeps its proportions. ``images.enlarging.enlarged_size`` tells the size.
+    """
+
+    method: EnlargingMethod
+    network: str | None = None
+    """The file among the ``upscale_models``, as the library lists it; ``None``: the one that enlarges all pictures."""
+    factor: float | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether latents are enlarged, not pixels."""
+        return self.method.startswith("latent")
+
+
+@dataclass(frozen=True)
+class StartPicture:
+    """The picture that a variation, an upscale (specification 05) or an image to image starts from."""
+
+    picture: str | None
+    """The name under which the pictures that come with requests are kept: the hash of what it shows. ``None``: every
+    picture of the stage before, each with its own seed."""
     method: str
     """As clients name it."""
     denoise: float
     """The share of the noise levels that is walked (above 0, up to 1)."""
     factor: float | None = None
-    """How much larger the picture gets; ``None``: it is varied."""
+    """How much larger the picture gets; ``None``: it is varied, unless one of the last two fields says otherwise."""
     refine: bool = True
     """``False``: the enlarged picture itself is the result, and nothing is diffused."""
+    stretched: bool = False
+    """Plain image to image: the picture is brought to the stage's size, out of proportion where that has another."""
+    enlarging: Enlarging | None = None
+    """In place of ``factor``. It decides on the size of the result; the stage's own is what that is expected to be."""
+
+
+@dataclass(frozen=True)
+class MaskedArea:
+    """Repainting behind a soft mask as the web UI does it (TAMS contract, section 13.11).
+
+    Only the masked part: it is cut out with its surroundings, painted at the stage's size and put back, and the result
+    has the picture's own size. The whole picture: it is brought to the stage's size, which is that of the result.
+    """
+
+    invert: bool = False
+    """Whether the mask is inverted, before all else."""
+    blur_px: float = 4.0
+    """The deviation of the Gauss filter that softens the mask."""
+    only_masked: bool = True
+    padding_px: int = 32
+    """By how much the box around the mask grows on every side."""
+    content: MaskedContent = "original"
+    resize: ResizeMode = "stretch"
+    """Of the whole picture."""
 
 
 @dataclass(frozen=True)
 class Repaint:
     """A picture of which a part is painted anew, or which grows at its sides (specification 04)."""
 
-    picture: str
-    """The name under which it is kept."""
+    picture: str | None
+    """The name under which it is kept; ``None``: every picture of the stage before, each with its own seed."""
     mask: str | None = None
-    """The name under which its mask is kept, of the picture's size, 255 where to repaint; ``None``: black."""
+    """The name under which its mask is kept, of the picture's size, 255 where to repaint; ``None``: black. With an
+    ``area`` it may be of any size and soft."""
     outpaint: tuple[tuple[Side, int], ...] = ()
     """How many pixels are added at which sides."""
     denoise: float = 1.0
@@ -132,6 +222,13 @@ class Repaint:
     """Whether an engine without a refiner hands over to the network as it is (specification 01, section 10)."""
     only_prepare: bool = False
     """``True``: the results are the fill, the mask and the cut-out, and nothing is diffused."""
+    area: MaskedArea | None = None
+    """``None``: Fooocus's way. With one, of the fields above only ``picture``, ``mask`` and ``denoise`` count, and the
+    engine has to be ``None``."""
+
+    def __post_init__(self) -> None:
+        if self.area is not None and self.engine != "None":
+            raise ValueError("a masked area is repainted without an engine")
 
 
 @dataclass(frozen=True)
@@ -175,6 +272,8 @@ class Diffuse:
     seed: int
     image_number: int = 1
     seed_increment: bool = True
+    seed_count: int = 2**63
+    """Where the seeds of pictures wrap."""
     performance: Performance = "Speed"
     guidance: Guidance = field(default_factory=Guidance)
     sampling: Sampling = field(default_factory=Sampling)
@@ -192,6 +291,12 @@ class Diffuse:
     guides: Guides | None = None
     kind: Literal["diffuse"] = "diffuse"
 
+    @property
+    def follows(self) -> bool:
+        """Whether it works on every picture of the stage before. Then its own seed and number are not looked at."""
+        first = self.repaint or self.start
+        return first is not None and first.picture is None
+
 
 @dataclass(frozen=True)
 class DetailPass:
@@ -208,6 +313,43 @@ class DetailPass:
     respective_field: float = 0.618
     engine: InpaintEngine = "v2.6"
     use_initial_latent: bool = True
+    kind: Literal["mask"] = "mask"
+
+
+@dataclass(frozen=True)
+class PartSearch:
+    """What is looked for in a picture, part by part."""
+
+    detector: PartDetector
+    phrase: str = ""
+    """What ``grounding_dino`` is told to find: ``hand``."""
+    confidence: float = 0.3
+    """What is less sure (0 ... 1) is left out."""
+    is_outlined: bool = False
+    """Whether a part is what stands out in its box, which the segmenter finds, and not the box."""
+
+
+@dataclass(frozen=True)
+class PartsPass:
+    """Parts of a kind, found and painted anew one after the other, as ADetailer does (TAMS contract, section 13.10).
+
+    The part of index i, by falling confidence, is painted with the picture's own seed + i.
+    """
+
+    find: PartSearch
+    prompts: tuple[str, ...] = ()
+    """One for each part, the last for all the rest; an empty one, or none, stands for that of ``base``. The same for
+    ``negative_prompts``."""
+    negative_prompts: tuple[str, ...] = ()
+    dilate_px: int = 4
+    """The side of the square that masks grow by, or shrink by below 0."""
+    merge: MaskMerge = "none"
+    denoise: float = 0.4
+    area: MaskedArea = MaskedArea()
+    """How each is repainted."""
+    base: Diffuse | None = None
+    """Models, prompts, sampling, guidance and size of this pass alone; ``None``: those of the stage."""
+    kind: Literal["parts"] = "parts"
 
 
 @dataclass(frozen=True)
@@ -234,7 +376,7 @@ class Detail:
     upscale_steps: int
     picture: str | None = None
     """The name under which the picture is kept; ``None``: every picture of the stage before."""
-    passes: tuple[DetailPass, ...] = ()
+    passes: tuple[DetailPass | PartsPass, ...] = ()
     start: DetailStart | None = None
     refines_itself: bool = False
     """As in ``Repaint``: passes do what the request's own inpainting did, if there was one."""
@@ -248,6 +390,11 @@ class Detail:
     def most_results(self) -> int:
         """How many results one picture can have, kept or not."""
         return len(self.passes) * (1 + self.show_masks) + (self.start is not None)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it works on every picture of the stage before."""
+        return self.picture is None
 
 
 Stage = Diffuse | Detail
@@ -277,6 +424,9 @@ class Plan:
 
     stages: tuple[Stage, ...]
     output: Output = field(default_factory=Output)
+    only_last_stage: bool = False
+    """Whether what the last stage makes is all that is a result. Then every stage makes one picture of each that it
+    works on, unchanged if there is nothing to do, and their numbers stay the same through all stages."""
     version: int = PLAN_VERSION
 
     @property
@@ -284,6 +434,11 @@ class Plan:
         """What the first stage diffuses with: the models, prompts and sizes that the plan is told by."""
         first = self.stages[0]
         return first if isinstance(first, Diffuse) else first.base
+
+    @property
+    def images(self) -> int:
+        """How many pictures are made, each of which may go through several stages."""
+        return sum(1 if isinstance(stage, Detail) else stage.image_number for stage in self.stages if not stage.follows)
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -306,6 +461,7 @@ class Plan:
         return cls(
             stages=tuple(_stage_from_json(stage) for stage in values["stages"]),
             output=Output(**values["output"]),
+            only_last_stage=values.get("only_last_stage", False),
             version=PLAN_VERSION,
         )
 
@@ -315,10 +471,11 @@ def _pictures_of(stage: Stage) -> Iterator[str]:
         if stage.picture is not None:
             yield stage.picture
         return
-    if stage.start is not None:
+    if stage.start is not None and stage.start.picture is not None:
         yield stage.start.picture
     if stage.repaint is not None:
-        yield stage.repaint.picture
+        if stage.repaint.picture is not None:
+            yield stage.repaint.picture
         if stage.repaint.mask is not None:
             yield stage.repaint.mask
     if stage.guides is not None:
@@ -336,9 +493,24 @@ def _stage_from_json(values: Mapping[str, Any]) -> Stage:
 
 
 def _detail_from_json(values: Mapping[str, Any]) -> Detail:
-    passes = tuple(DetailPass(**{**one, "mask": MaskOptions(**one["mask"])}) for one in values["passes"])
+    passes = tuple(_pass_from_json(one) for one in values["passes"])
     start = DetailStart(**values["start"]) if values["start"] else None
     return Detail(**{**values, "base": _diffuse_from_json(values["base"]), "passes": passes, "start": start})
+
+
+def _pass_from_json(values: Mapping[str, Any]) -> DetailPass | PartsPass:
+    if values.get("kind") != "parts":
+        return DetailPass(**{**values, "mask": MaskOptions(**values["mask"])})
+    return PartsPass(
+        **{
+            **values,
+            "find": PartSearch(**values["find"]),
+            "prompts": tuple(values["prompts"]),
+            "negative_prompts": tuple(values["negative_prompts"]),
+            "area": MaskedArea(**values["area"]),
+            "base": _diffuse_from_json(values["base"]) if values["base"] else None,
+        }
+    )
 
 
 def _diffuse_from_json(values: Mapping[str, Any]) -> Diffuse:
@@ -350,15 +522,22 @@ def _diffuse_from_json(values: Mapping[str, Any]) -> Diffuse:
             "guidance": Guidance(**values["guidance"]),
             "sampling": Sampling(**values["sampling"]),
             "freeu": FreeU(**values["freeu"]) if values.get("freeu") else None,
-            "start": StartPicture(**values["start"]) if values.get("start") else None,
+            "start": _start_from_json(values["start"]) if values.get("start") else None,
             "repaint": _repaint_from_json(values["repaint"]) if values.get("repaint") else None,
             "guides": _guides_from_json(values["guides"]) if values.get("guides") else None,
         }
     )
 
 
+def _start_from_json(values: Mapping[str, Any]) -> StartPicture:
+    enlarging = values.get("enlarging")
+    return StartPicture(**{**values, "enlarging": Enlarging(**enlarging) if enlarging else None})
+
+
 def _repaint_from_json(values: Mapping[str, Any]) -> Repaint:
-    return Repaint(**{**values, "outpaint": tuple((side, length) for side, length in values["outpaint"])})
+    area = values.get("area")
+    outpaint = tuple((side, length) for side, length in values["outpaint"])
+    return Repaint(**{**values, "outpaint": outpaint, "area": MaskedArea(**area) if area else None})
 
 
 def _guides_from_json(values: Mapping[str, Any]) -> Guides:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fooocus_core.errors import MissingPicture
+from fooocus_core.errors import CoreError, MissingPicture
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.images.masks import eroded_or_dilated, repaints
 from fooocus_core.images.methods import upscaled_size, varied_size
 from fooocus_core.images.pixels import Mask, Picture, to_rgb
-from fooocus_core.plan import Detail, DetailPass, DetailStart, Diffuse, Prompts, Repaint, StartPicture
+from fooocus_core.plan import Detail, DetailPass, DetailStart, Diffuse, PartsPass, Prompts, Repaint, StartPicture
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.lines import split_lines
 from fooocus_core.stages.networks import stop_if
@@ -103,6 +103,8 @@ def _enhanced(stage: Detail, picture: Picture, means: Means) -> Iterator[Progres
         picture = yield from _painted(start_stage(stage, stage.start, picture, prompts), picture, None, done, means)
         done += 1
     for one in stage.passes:
+        if isinstance(one, PartsPass):
+            raise CoreError("parts of a picture are not found by this release")
         asked = prompts_of(one, stage.base.prompts)
         painted = yield from _passed(stage, one, asked, picture, done, means)
         done += 1

@@ -52,7 +52,15 @@ from fooocus_core.stages.repainting import (
     run_preparing,
     without_foreign_engine,
 )
-from fooocus_core.stages.start import Pictures, Start, is_only_enlarged, no_pictures, run_enlarging, start_of
+from fooocus_core.stages.start import (
+    Pictures,
+    Start,
+    is_only_enlarged,
+    kept_picture,
+    no_pictures,
+    run_enlarging,
+    start_of,
+)
 
 if TYPE_CHECKING:
     from fooocus_core.conditioning.inversion import EmbeddingFiles
@@ -156,7 +164,7 @@ def _start(
     yield Progress(0.0, "VAE encoding ..." if stage.start.factor is None else "Upscaling image from the input ...")
     return start_of(
         stage.start,
-        pictures(stage.start.picture),
+        kept_picture(stage.start.picture, pictures),
         encoding_autoencoders(stage, networks)[0],
         models,
         shown_at=None if native_area_px is None else size,

@@ -23,7 +23,7 @@ from fooocus_core.sampling.blend import InpaintTask
 from fooocus_core.stages.native_size import sampled_size
 from fooocus_core.stages.networks import Networks, encoding_autoencoders
 from fooocus_core.stages.picture_latents import RepaintLatents, encoding_noise, enlarging, repaint_latents
-from fooocus_core.stages.start import Pictures
+from fooocus_core.stages.start import Pictures, kept_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def cut_out_of(
 
 def _picture_and_mask(repaint: Repaint, pictures: Pictures) -> tuple[Picture, Mask]:
     """Both as they are repainted: with what an outpainting adds."""
-    picture = to_rgb(pictures(repaint.picture))
+    picture = to_rgb(kept_picture(repaint.picture, pictures))
     black = np.zeros(picture.shape[:2], np.uint8)
     mask = black if repaint.mask is None else pictures(repaint.mask)
     return extended(picture, mask, dict(repaint.outpaint))

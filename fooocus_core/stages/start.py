@@ -51,6 +51,13 @@ def no_pictures(name: str) -> NDArray[np.uint8]:
     raise MissingPicture
 
 
+def kept_picture(name: str | None, pictures: Pictures) -> NDArray[np.uint8]:
+    """A picture that a plan names. One without a name is given one before its stage runs; raises ``MissingPicture``."""
+    if name is None:
+        raise MissingPicture
+    return pictures(name)
+
+
 def start_of(
     start: StartPicture,
     picture: NDArray[np.uint8],
@@ -100,7 +107,7 @@ def run_enlarging(stage: Diffuse, pictures: Pictures, models: ModelStore, cancel
             raise Interrupted("stopped on request")
 
     yield Progress(0.0, "Upscaling image from the input ...")
-    enlarged, _ = _upscaled(start, start.factor, to_rgb(pictures(start.picture)), models, stop_if_asked)
+    enlarged, _ = _upscaled(start, start.factor, to_rgb(kept_picture(start.picture, pictures)), models, stop_if_asked)
     yield Progress(ENLARGING_SHARE, "Saving image 1/1 to system ...")
     stop_if_asked()
     yield ImageFinished(0, stage.seed, enlarged.picture, None)
