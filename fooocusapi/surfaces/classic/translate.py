@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fooocus_core.errors import InvalidRequest
-from fooocus_core.metadata.record import DEFAULT_VAE
 from fooocus_core.plan import Diffuse, Plan
 from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
 from fooocus_core.resolve import MAX_GUIDES
@@ -31,6 +30,7 @@ from fooocusapi.surfaces.classic.picture_bodies import (
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
 from fooocusapi.surfaces.fields import OutpaintExpansion, UpscaleOrVaryMethod
 from fooocusapi.surfaces.lenient import default_of
+from fooocusapi.surfaces.recorded import recorded_controls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -230,25 +230,5 @@ def _recorded_controls(body: CommonRequest, stage: Diffuse) -> dict[str, Any]:
     return {
         **{name: default_of(field) for name, field in AdvancedParams.model_fields.items()},
         **body.advanced_params.model_dump(mode="json", exclude_none=True),
-        "adm_scaler_positive": stage.guidance.adm_positive,
-        "adm_scaler_negative": stage.guidance.adm_negative,
-        "adm_scaler_end": stage.guidance.adm_end,
-        "adaptive_cfg": stage.guidance.adaptive_scale,
-        "clip_skip": stage.models.clip_skip,
-        "sampler_name": stage.sampling.sampler,
-        "scheduler_name": stage.sampling.scheduler,
-        "vae_name": stage.models.vae or DEFAULT_VAE,
-        "refiner_swap_method": stage.refiner_swap,
-        "overwrite_switch": stage.overwrite_switch or -1,
-        **_recorded_repaint(stage),
-    }
-
-
-def _recorded_repaint(stage: Diffuse) -> dict[str, Any]:
-    if stage.repaint is None:
-        return {}
-    return {
-        "inpaint_strength": stage.repaint.denoise,
-        "inpaint_respective_field": stage.repaint.respective_field,
-        "inpaint_engine": stage.repaint.engine,
+        **recorded_controls(stage),
     }

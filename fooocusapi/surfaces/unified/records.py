@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fooocus_core.metadata.record import DEFAULT_VAE
 from fooocus_core.plan import Diffuse, Lora, Plan
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location
 from fooocusapi.surfaces.lenient import default_of
+from fooocusapi.surfaces.recorded import recorded_controls
 from fooocusapi.surfaces.unified.schemas import (
     ENHANCE_IMAGE,
     INPAINT_IMAGE,
@@ -47,7 +47,7 @@ def recorded_request(
         **{name: default_of(field) for name, field in GenerateRequest.model_fields.items()},
         **body.model_dump(mode="json", exclude_none=True, exclude=NOT_AS_SENT),
         **_resolved(stage),
-        **_resolved_controls(stage),
+        **recorded_controls(stage),
         "prompt": _prompt(body, stage),
         "inpaint_additional_prompt": additional_prompt(body),
         "aspect_ratios_selection": _size_text(body, presets),
@@ -82,24 +82,7 @@ def _resolved(stage: Diffuse) -> dict[str, Any]:
     }
     if stage.start is not None and stage.start.factor is not None:
         resolved["upscale_multiple"] = stage.start.factor
-    if stage.repaint is not None:
-        resolved["inpaint_engine"] = stage.repaint.engine
     return resolved
-
-
-def _resolved_controls(stage: Diffuse) -> dict[str, Any]:
-    return {
-        "adm_scaler_positive": stage.guidance.adm_positive,
-        "adm_scaler_negative": stage.guidance.adm_negative,
-        "adm_scaler_end": stage.guidance.adm_end,
-        "adaptive_cfg": stage.guidance.adaptive_scale,
-        "clip_skip": stage.models.clip_skip,
-        "sampler_name": stage.sampling.sampler,
-        "scheduler_name": stage.sampling.scheduler,
-        "vae_name": stage.models.vae or DEFAULT_VAE,
-        "refiner_swap_method": stage.refiner_swap,
-        "overwrite_switch": stage.overwrite_switch or -1,
-    }
 
 
 def _flat_loras(loras: tuple[Lora, ...]) -> list[Any]:
