@@ -59,7 +59,7 @@ def events(
 
 def test_stages_follow_one_another(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     told = events(engine, monkeypatch, None, stages=2)
-    assert told == [Started(6), Progress(0.5, "halfway"), Progress(0.5, "halfway"), Finished()]
+    assert told == [Started(6), Progress(0.25, "halfway"), Progress(0.75, "halfway"), Finished()]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_stages_follow_one_another(engine: Engine, monkeypatch: pytest.MonkeyPat
 def test_whatever_goes_wrong_is_the_one_ending(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, ending: Ending
 ) -> None:
-    assert events(engine, monkeypatch, error, stages=2) == [Started(6), Progress(0.5, "halfway"), ending]
+    assert events(engine, monkeypatch, error, stages=2) == [Started(6), Progress(0.25, "halfway"), ending]
 
 
 def test_no_room_on_the_device_lets_the_models_go(
