@@ -24,6 +24,8 @@ MAX_STYLES = 1000
 MAX_NAME_CHARS = 500
 """Names of files, samplers and the like; nothing that exists is longer, and refusals repeat them."""
 MAX_URL_CHARS = 4000
+MAX_DETECTION_PROMPT_CHARS = 2000
+"""Twice what the detector reads of ordinary words."""
 MAX_JSON_TEXT_CHARS = 2**20
 """JSON within a text is read as a whole; the longest list of styles stays far below."""
 MAX_LORA_SLOTS = 100
@@ -177,7 +179,18 @@ def read_names(value: Any) -> Any:
     return list(islice(named, MAX_STYLES + 1))  # One too many is enough to be refused.
 
 
+def read_entries(count: int) -> BeforeValidator:
+    """A list of objects, also as JSON text, of which the first ``count`` are looked at; null is an empty object."""
+
+    def read(value: Any) -> Any:
+        value = read_json_text(value)
+        return [{} if entry is None else entry for entry in value[:count]] if isinstance(value, list) else value
+
+    return BeforeValidator(read)
+
+
 def read_json_text(value: Any) -> Any:
+    """The value that a text holds, where it holds a list or an object; anything else is left as it is."""
     if not isinstance(value, str) or len(value) > MAX_JSON_TEXT_CHARS or not value.lstrip().startswith(("[", "{")):
         return value
     try:

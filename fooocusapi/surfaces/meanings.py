@@ -85,7 +85,7 @@ def repainted(repaint: AskedRepaint, controls: FinerControls, additional_prompt:
         additional_prompt=additional_prompt or "",
         strength=controls.inpaint_strength,
         respective_field=controls.inpaint_respective_field,
-        engine=_inpaint_engine(controls.inpaint_engine),
+        engine=inpaint_engine(controls.inpaint_engine),
         use_initial_latent=not controls.inpaint_disable_initial_latent,
         only_prepare=controls.debugging_inpaint_preprocessor,
     )
@@ -129,6 +129,14 @@ def metadata_scheme(name: str | None) -> MetadataScheme | None:
     return "a1111" if SECOND_NAMES.get(name, name) == "a1111" else "fooocus"
 
 
+def inpaint_engine(name: str | None) -> InpaintEngine | None:
+    """``None`` where nothing was said; any word that names no engine means the newest."""
+    if name is None:
+        return None
+    asked = name.strip().lower()
+    return next((engine for engine in get_args(InpaintEngine) if engine.lower() == asked), "v2.6")
+
+
 def positive(number: int | None) -> int | None:
     """The number where it is one that says something; 0 and less are "off"."""
     return number if number is not None and number > 0 else None
@@ -162,14 +170,6 @@ def _freeu(controls: FinerControls) -> FreeU | None:
         return None
     said = {factor: getattr(controls, f"freeu_{factor}") for factor in ("b1", "b2", "s1", "s2")}
     return FreeU(**{factor: value for factor, value in said.items() if value is not None})
-
-
-def _inpaint_engine(name: str | None) -> InpaintEngine | None:
-    """``None`` where nothing was said; any word that names no engine means the newest."""
-    if name is None:
-        return None
-    asked = name.strip().lower()
-    return next((engine for engine in get_args(InpaintEngine) if engine.lower() == asked), "v2.6")
 
 
 def _choice(name: str | None) -> str | None:

@@ -29,7 +29,9 @@ MAX_MARKS_OF_LONG_TEXT: Final = 2**14
 """Commas and opening brackets; the parser stops everything else while it works through them."""
 
 _NAMES: Final = frozenset({"style_selections", "outpaint_selections", "image_type"})
-"""Lists of names, which may be spread over several parts. Of all other fields but ``image_prompts`` the last counts."""
+"""Lists of names, which may be spread over several parts."""
+_LISTS: Final = frozenset({"image_prompts", "enhance_ctrlnets", "enhance_ctrls"})
+"""Lists of objects, which may be so too. Of all other fields the last counts."""
 _FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
 _WORDS: Final = {"true": "True", "false": "False", "null": "None"}
 
@@ -58,8 +60,8 @@ def fields_of(form: FormData) -> dict[str, Any]:
     fields: dict[str, Any] = {name: _joined(name, form.getlist(name)) for name in form}
     if "advanced_params" in fields:
         fields["advanced_params"] = _advanced(fields["advanced_params"])
-    if "image_prompts" in fields:
-        fields["image_prompts"] = _entries(form.getlist("image_prompts"))
+    for name in _LISTS & fields.keys():
+        fields[name] = _entries(form.getlist(name))
     return fields
 
 

@@ -21,6 +21,11 @@ from fooocusapi.jobs.queue import QueueFull
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
 from fooocusapi.surfaces.classic import render
+from fooocusapi.surfaces.classic.enhance_bodies import (
+    ImageEnhanceFlatRequest,
+    ImageEnhanceForm,
+    ImageEnhanceRequestJson,
+)
 from fooocusapi.surfaces.classic.forms import read_body
 from fooocusapi.surfaces.classic.picture_bodies import (
     ImgInpaintOrOutpaintForm,
@@ -142,6 +147,9 @@ IMAGE_PROMPT: Final = """Paints what up to four pictures steer: by content, a fa
 
 With an input picture it is repainted, as image-inpaint-outpaint does; both at once are possible."""
 TEXT_WITH_PROMPTS: Final = """Paints pictures from a prompt and from up to four pictures that steer. {}"""
+ENHANCE: Final = """Finds parts of a picture and paints them anew, varies or enlarges it before or after. {}
+
+A controller that finds nothing is left out; of all steps the last one's picture is answered."""
 FORMER_NAME: Final = "\n\nThe same, under the path of releases up to 0.3.29."
 
 
@@ -214,6 +222,26 @@ PICTURE_ENDPOINTS: Final = (
         from_json=ImgPromptFlatRequest,
         from_form=ImgPromptFlatRequest,
         description=IMAGE_PROMPT.format(JSON),
+    ),
+    PictureEndpoint(
+        version="v1",
+        name="image-enhance",
+        operation="img_enhance",
+        task=TaskType.IMAGE_ENHANCEMENT,
+        published=ImageEnhanceForm,
+        from_json=ImageEnhanceFlatRequest,
+        from_form=ImageEnhanceForm,
+        description=ENHANCE.format(A_FORM),
+    ),
+    PictureEndpoint(
+        version="v2",
+        name="image-enhance",
+        operation="img_enhance",
+        task=TaskType.IMAGE_ENHANCEMENT,
+        published=ImageEnhanceRequestJson,
+        from_json=ImageEnhanceFlatRequest,
+        from_form=ImageEnhanceFlatRequest,
+        description=ENHANCE.format(JSON),
     ),
 )
 

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.plan import Diffuse, Plan
-from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
+from fooocus_core.request import (
+    AskedDetail,
+    AskedGuide,
+    AskedGuides,
+    AskedRepaint,
+    AskedStart,
+    GenerationRequest,
+)
 from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.names import check_save_name
 from fooocusapi.images.repaints import SentRepaint, to_repaint
 from fooocusapi.services import Resolver
-from fooocusapi.surfaces import meanings
+from fooocusapi.surfaces import enhancements, meanings
+from fooocusapi.surfaces.classic.enhance_bodies import ENHANCE_IMAGE, ImageEnhanceRequestJson
 from fooocusapi.surfaces.classic.picture_bodies import (
     INPUT_IMAGE,
     INPUT_MASK,
@@ -51,6 +59,8 @@ FIELD_OF: Mapping[str, Location] = {
     "start": ("input_image",),
     "repaint": ("input_image",),
     "start_factor": ("upscale_value",),
+    "detail.picture": ("enhance_input_image",),
+    "detail.method": ("enhance_uov_method",),
     "image_format": ("save_extension",),
     "save_metadata": ("save_meta",),
     "metadata_scheme": ("meta_scheme",),
@@ -65,6 +75,7 @@ class Given:
     start: AskedStart | None = None
     repaint: AskedRepaint | None = None
     guides: AskedGuides | None = None
+    detail: AskedDetail | None = None
 
 
 NO_PICTURES: Final = Given()
@@ -77,7 +88,8 @@ def to_plan(body: CommonRequest, resolve: Resolver, *, one_image: bool, given: G
     """
     try:
         request = to_request(body, one_image=one_image)
-        return resolve(replace(request, start=given.start, repaint=given.repaint, guides=given.guides))
+        request = replace(request, start=given.start, repaint=given.repaint, guides=given.guides, detail=given.detail)
+        return resolve(request)
     except InvalidRequest as error:
         raise _in_own_words(error, body) from error
 
@@ -97,7 +109,7 @@ def to_request(body: CommonRequest, *, one_image: bool = False) -> GenerationReq
 def to_given(body: PictureBody, pictures: Mapping[Location, NDArray[np.uint8]], keep: Keep) -> Given:
     """What a body asks for with its ``pictures``, which lie by their places; those that take part are kept.
 
-    Takes its time: not on the event loop.
+    Takes its time: not on the event loop. Raises ``RefusedField`` for an enhancement of nothing.
     """
     return Given(
         start=_start(body, pictures, keep) if isinstance(body, ImgUpscaleOrVaryBody) else None,
@@ -105,6 +117,7 @@ def to_given(body: PictureBody, pictures: Mapping[Location, NDArray[np.uint8]], 
         guides=meanings.guided(
             [_guide(slot, keep(pictures[slot.loc])) for slot in body.used_slots()], body.advanced_params
         ),
+        detail=_detail(body, pictures, keep) if isinstance(body, ImageEnhanceRequestJson) else None,
     )
 
 
@@ -138,6 +151,15 @@ def _repaint(
     return repaint if repaint.respective_field is not None else replace(repaint, respective_field=WHOLE_PICTURE)
 
 
+def _detail(body: ImageEnhanceRequestJson, pictures: Mapping[Location, NDArray[np.uint8]], keep: Keep) -> AskedDetail:
+    """Of the picture there must be; of its steps only the last one's is kept."""
+    if not enhancements.enhances_something(body):
+        raise _refused(("enhance_uov_method",), "nothing to enhance: it is Disabled, and so are all controllers", body)
+    detail = enhancements.detailed(body, body.advanced_params, only_last=True)
+    picture = pictures[ENHANCE_IMAGE]
+    return enhancements.of_picture(detail, picture, keep(picture))
+
+
 def _guide(slot: Slot, picture: str) -> AskedGuide:
     """0 is what clients send for the kind's default."""
     return AskedGuide(picture, slot.kind.value, slot.stop or None, slot.weight or None)
@@ -157,6 +179,8 @@ def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:
         name = meanings.side_field(error.field, body.advanced_params)
         field = FIELD_OF.get(name, (name,))
         return _refused(field, f"{error.field.removesuffix('_px')} {error.reason}", body)
+    if isinstance(body, ImageEnhanceRequestJson) and (place := enhancements.place_of(error.field, body)):
+        return _refused(place, error.reason, body)
     if error.field == "outpaint" and isinstance(body, ImgInpaintOrOutpaintBody):
         return _refused((_widest_side(body),), error.reason, body)
     return _refused(FIELD_OF.get(error.field, (error.field,)), error.reason, body)
@@ -205,6 +229,18 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "webhook_url": None,
         "require_base64": body.require_base64,
         "async_process": None,
+        **(_recorded_enhancement(body) if isinstance(body, ImageEnhanceRequestJson) else {}),
+    }
+
+
+def _recorded_enhancement(body: ImageEnhanceRequestJson) -> dict[str, Any]:
+    """What the contract has no words for: an enhancement as it was asked for."""
+    return {
+        "enhance_input_image": None,
+        "enhance_uov_method": body.enhance_uov_method.value,
+        "enhance_uov_processing_order": body.enhance_uov_processing_order.value,
+        "enhance_uov_prompt_type": body.enhance_uov_prompt_type.value,
+        "enhance_ctrlnets": [enhancements.told(controller.step) for controller in body.controllers()],
     }
 
 

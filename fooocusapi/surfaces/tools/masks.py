@@ -20,16 +20,13 @@ from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import MaskLimiter, OpenServices
 from fooocusapi.errors import RefusedField
 from fooocusapi.security import api_key_scheme
-from fooocusapi.surfaces.fields import ClothCategory, MaskModel, PictureText, SamModel
+from fooocusapi.surfaces.fields import MAX_DETECTION_PROMPT_CHARS, ClothCategory, MaskModel, PictureText, SamModel
 from fooocusapi.surfaces.lenient import LenientModel, Text
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE, Responses
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-MAX_PROMPT_CHARS: Final = 2000
-"""Twice what the detector reads of ordinary words."""
 
 router = APIRouter(route_class=LenientRoute, dependencies=[Security(api_key_scheme)], responses=EVERYWHERE)
 
@@ -56,7 +53,7 @@ class GenerateMaskRequest(LenientModel):
         default="",
         description="For `sam`: what to look for, several things with full stops between.",
         examples=["face"],
-        max_length=MAX_PROMPT_CHARS,
+        max_length=MAX_DETECTION_PROMPT_CHARS,
     )
     sam_model: SamModel = Field(
         default=SamModel.VIT_B, description="For `sam`: size of the network that cuts out.", examples=["vit_b"]

@@ -9,16 +9,15 @@ from fooocus_core.plan import Diffuse, Lora, Plan
 from fooocus_core.presets.sizes import Size, parse_size
 from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location
+from fooocusapi.surfaces.enhancements import MAX_CONTROLLERS, EnhanceCtrlNets, told
 from fooocusapi.surfaces.lenient import default_of
 from fooocusapi.surfaces.recorded import recorded_controls
 from fooocusapi.surfaces.unified.schemas import (
     ENHANCE_IMAGE,
     INPAINT_IMAGE,
     INPAINT_MASK,
-    MAX_CONTROLLERS,
     SIDES,
     UOV_IMAGE,
-    EnhanceCtrlNets,
     GenerateRequest,
     ImagePrompt,
 )
@@ -122,5 +121,5 @@ def _dumped(prompt: ImagePrompt) -> dict[str, Any]:
 
 
 def _controllers(body: GenerateRequest) -> list[dict[str, Any]]:
-    sent = [controller.model_dump(mode="json") for controller in body.controllers()]
-    return sent + [EnhanceCtrlNets().model_dump(mode="json")] * (MAX_CONTROLLERS - len(sent))
+    sent = [told(step) for step in body.enhance_ctrls or ()]
+    return sent + [told(EnhanceCtrlNets())] * (MAX_CONTROLLERS - len(sent))

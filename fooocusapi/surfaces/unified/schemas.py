@@ -7,6 +7,7 @@ and ``openapi`` replaces those that the configured preset sets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -15,25 +16,28 @@ from fooocus_core.resolve import MAX_GUIDES
 from fooocusapi.errors import Location
 from fooocusapi.images.inputs import SentPicture
 from fooocusapi.images.names import MAX_SAVE_NAME_CHARS
+from fooocusapi.surfaces.enhancements import (
+    MAX_CONTROLLERS,
+    Controller,
+    EnhanceCtrlNets,
+    ProcessingOrder,
+    PromptType,
+)
 from fooocusapi.surfaces.fields import (
     MAX_NAME_CHARS,
-    ClothCategory,
     ControlNetType,
     FinerControls,
-    MaskModel,
     OutpaintExpansion,
     PictureRequest,
     PictureText,
-    SamModel,
     SaveExtension,
     UpscaleOrVaryMethod,
+    read_entries,
     read_json_text,
     read_names,
 )
 from fooocusapi.surfaces.lenient import LenientEnum, LenientModel, Text, asked
 
-MAX_CONTROLLERS: Final = 3
-"""Controllers of an enhancement that count."""
 MAX_DISTANCE_PX: Final = 100_000
 """No picture that can be made is so long."""
 SIDES: Final = (OutpaintExpansion.LEFT, OutpaintExpansion.TOP, OutpaintExpansion.RIGHT, OutpaintExpansion.BOTTOM)
@@ -68,20 +72,6 @@ class MetadataSchemeName(LenientEnum):
         return super()._missing_("a1111" if isinstance(value, str) and value.strip().lower() == "a111" else value)
 
 
-class ProcessingOrder(LenientEnum):
-    """When an enhancement varies or enlarges."""
-
-    BEFORE = "Before First Enhancement"
-    AFTER = "After Last Enhancement"
-
-
-class PromptType(LenientEnum):
-    """Which prompts a variation or an upscale after the last controller has."""
-
-    ORIGINAL = "Original Prompts"
-    LAST_FILLED = "Last Filled Enhancement Prompts"
-
-
 # ------------------------------------------------------------------------------------------------------------ requests
 
 
@@ -107,66 +97,6 @@ class ImagePrompt(LenientModel):
     def _says_something(cls, name: str, value: object) -> bool:
         """Here null is a word of its own: the default of the kind (contract section 16)."""
         return (value is None and name in ("cn_stop", "cn_weight")) or super()._says_something(name, value)
-
-
-class EnhanceCtrlNets(LenientModel):
-    """One step of an enhancement: what is found, and how it is repainted."""
-
-    enhance_enabled: bool = Field(default=False, description="Whether it takes part.", examples=[True])
-    enhance_mask_dino_prompt: Text = Field(default="", description="What `sam` looks for.", examples=["face"])
-    enhance_prompt: Text = Field(
-        default="", description="What is painted there; empty: the request's prompt.", examples=["a smiling face"]
-    )
-    enhance_negative_prompt: Text = Field(
-        default="", description="What is not; empty: the request's.", examples=["blurry"]
-    )
-    enhance_mask_model: MaskModel = Field(
-        default=MaskModel.SAM, description="The network that finds it.", examples=["sam"]
-    )
-    enhance_mask_cloth_category: ClothCategory = Field(
-        default=ClothCategory.FULL, description="Which clothes `u2net_cloth_seg` finds.", examples=["upper"]
-    )
-    enhance_mask_sam_model: SamModel = Field(
-        default=SamModel.VIT_B, description="Size of the segmenting network.", examples=["vit_b"]
-    )
-    enhance_mask_text_threshold: float = Field(
-        default=0.25, description="How sure the detector is of a word, 0 to 1.", examples=[0.25], ge=0, le=1
-    )
-    enhance_mask_box_threshold: float = Field(
-        default=0.3, description="How sure the detector is of a place, 0 to 1.", examples=[0.3], ge=0, le=1
-    )
-    enhance_mask_sam_max_detections: int = Field(
-        default=0, description="How many places count, up to 10; 0: all.", examples=[1], ge=0, le=10
-    )
-    enhance_inpaint_disable_initial_latent: bool = Field(
-        default=False, description="Start from nothing but noise.", examples=[False]
-    )
-    enhance_inpaint_engine: Text = Field(
-        default="v2.6",
-        description="Inpainting patch: None, v1, v2.5 or v2.6; anything else means v2.6.",
-        examples=["v2.6"],
-        max_length=MAX_NAME_CHARS,
-    )
-    enhance_inpaint_strength: float = Field(
-        default=1.0, description="How much may change, 0 to 1.", examples=[0.5], ge=0, le=1
-    )
-    enhance_inpaint_respective_field: float = Field(
-        default=0.618, description="How much around it is seen, 0 to 1.", examples=[0.0], ge=0, le=1
-    )
-    enhance_inpaint_erode_or_dilate: float = Field(
-        default=0, description="Pixels by which the mask grows, or shrinks below 0.", examples=[0], ge=-64, le=64
-    )
-    enhance_mask_invert: bool = Field(default=False, description="Swap black and white of the mask.", examples=[False])
-
-
-def _read_entries(count: int) -> BeforeValidator:
-    """A list of objects, also as JSON text, of which the first ``count`` are looked at; null is an empty object."""
-
-    def read(value: Any) -> Any:
-        value = read_json_text(value)
-        return [{} if entry is None else entry for entry in value[:count]] if isinstance(value, list) else value
-
-    return BeforeValidator(read)
 
 
 def _read_method(value: Any) -> Any:
@@ -285,7 +215,7 @@ class GenerateRequest(FinerControls, PictureRequest):
         default=False, description="Accepted; masks are never swapped here.", examples=[False]
     )
 
-    controlnet_image: Annotated[list[ImagePrompt] | None, _read_entries(MAX_GUIDES)] = asked(
+    controlnet_image: Annotated[list[ImagePrompt] | None, read_entries(MAX_GUIDES)] = asked(
         [{"cn_img": None, "cn_stop": 0.6, "cn_weight": 0.6, "cn_type": "ImagePrompt"}],
         f"Pictures that steer the painting; the first {MAX_GUIDES} entries count.",
     )
@@ -303,7 +233,7 @@ class GenerateRequest(FinerControls, PictureRequest):
     enhance_uov_prompt_type: PromptType = Field(
         default=PromptType.ORIGINAL, description="Whose prompts that has.", examples=["Original Prompts"]
     )
-    enhance_ctrls: Annotated[list[EnhanceCtrlNets] | None, _read_entries(MAX_CONTROLLERS)] = asked(
+    enhance_ctrls: Annotated[list[EnhanceCtrlNets] | None, read_entries(MAX_CONTROLLERS)] = asked(
         [], f"Steps of an enhancement, the first {MAX_CONTROLLERS}; also read as `enhance_ctrlnets`."
     )
     save_final_enhanced_image_only: bool = Field(
@@ -340,9 +270,13 @@ class GenerateRequest(FinerControls, PictureRequest):
             for index, prompt in enumerate(self.controlnet_image or ())
         ]
 
-    def controllers(self) -> Sequence[EnhanceCtrlNets]:
-        """The steps of an enhancement, those that do not take part included."""
-        return self.enhance_ctrls or ()
+    def controllers(self) -> Sequence[Controller]:
+        """The steps of an enhancement that take part."""
+        return [
+            Controller(step, partial(_controller_field, index))
+            for index, step in enumerate(self.enhance_ctrls or ())
+            if step.enhance_enabled
+        ]
 
     def pictures(self) -> Sequence[SentPicture]:
         """All fields for pictures."""
@@ -358,6 +292,10 @@ class GenerateRequest(FinerControls, PictureRequest):
         """The selected sides, each once, with the pixels that were asked for; 0: none were."""
         distances = [*(self.outpaint_distance or ()), *[0] * len(SIDES)]
         return {side: distances[SIDES.index(side)] for side in self.outpaint_selections or ()}
+
+
+def _controller_field(index: int, name: str) -> Location:
+    return ("enhance_ctrls", index, name)
 
 
 # ------------------------------------------------------------------------------------------------------------- answers

@@ -18,7 +18,7 @@ from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.names import check_save_name
 from fooocusapi.images.repaints import SentRepaint, to_repaint
 from fooocusapi.services import Resolver
-from fooocusapi.surfaces import meanings
+from fooocusapi.surfaces import enhancements, meanings
 from fooocusapi.surfaces.fields import UpscaleOrVaryMethod
 from fooocusapi.surfaces.unified.defaults import without_defaults
 from fooocusapi.surfaces.unified.schemas import (
@@ -152,13 +152,8 @@ def _refuse_not_yet(body: GenerateRequest, pictures: Pictures) -> None:
     """What a later release brings is refused rather than ignored, so that nobody takes the picture for the other."""
     if ENHANCE_IMAGE in pictures:
         raise _refused(("enhance_input_image",), _not_yet("enhancing"), body)
-    if body.enhance_checkbox and _enhances_something(body):
+    if body.enhance_checkbox and enhancements.enhances_something(body):
         raise _refused(("enhance_checkbox",), _not_yet("enhancing"), body)
-
-
-def _enhances_something(body: GenerateRequest) -> bool:
-    is_any_enabled = any(controller.enhance_enabled for controller in body.controllers())
-    return is_any_enabled or body.enhance_uov_method is not UpscaleOrVaryMethod.DISABLED
 
 
 def _not_yet(feature: str) -> str:

@@ -295,7 +295,5 @@ def test_styles(client: TestClient) -> None:
     assert client.get("/v1/engines/styles").json() == list(STYLE_NAMES)
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_what_comes_later_is_not_there(client: TestClient, version: str) -> None:
-    assert client.post(f"/{version}/generation/image-enhance", json={}).status_code == 404
+def test_text_to_image_has_no_second_version(client: TestClient) -> None:
     assert client.post("/v2/generation/text-to-image", json={}).status_code == 404

@@ -17,13 +17,13 @@ from fooocus_core.plan import Diffuse, FreeU, Guide, Plan
 from fooocus_core.presets.preset import Preset, load_preset
 from fooocus_core.resolve import resolve_request
 from fooocusapi.errors import RefusedField
+from fooocusapi.surfaces.enhancements import EnhanceCtrlNets
 from fooocusapi.surfaces.lenient import default_of
 from fooocusapi.surfaces.unified.schemas import (
     ENHANCE_IMAGE,
     INPAINT_IMAGE,
     INPAINT_MASK,
     UOV_IMAGE,
-    EnhanceCtrlNets,
     GenerateRequest,
     ImagePrompt,
 )
@@ -426,9 +426,12 @@ def test_enhancing_is_refused(values: Mapping[str, Any]) -> None:
 
 def test_the_dialects_own_name_of_the_controllers_wins() -> None:
     body = GenerateRequest.model_validate(
-        {"enhance_ctrlnets": [{"enhance_prompt": "theirs"}], "enhance_ctrls": [{"enhance_prompt": "ours"}] * 4}
+        {
+            "enhance_ctrlnets": [{"enhance_prompt": "theirs"}],
+            "enhance_ctrls": [{"enhance_enabled": True, "enhance_prompt": "ours"}] * 4,
+        }
     )
-    assert [controller.enhance_prompt for controller in body.controllers()] == ["ours"] * 3
+    assert [controller.step.enhance_prompt for controller in body.controllers()] == ["ours"] * 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fooocusapi.surfaces.unified.schemas import EnhanceCtrlNets, GenerateRequest
+from fooocusapi.surfaces.enhancements import EnhanceCtrlNets
+from fooocusapi.surfaces.unified.schemas import GenerateRequest
 from tests.fooocusapi.served import House, serving
 from tests.fooocusapi.surfaces.classic.test_fuzz import LORAS, NUMBERS, PICTURES, SCALARS, VALUES
 from tests.fooocusapi.surfaces.unified.asking import GENERATE
