@@ -145,13 +145,11 @@ def _refuse_unfinished(plan: Plan) -> None:
 def _is_unfinished(stage: Stage) -> bool:
     if isinstance(stage, Detail):
         return any(isinstance(one, PartsPass) for one in stage.passes)
-    start, repaint, sampling = stage.start, stage.repaint, stage.sampling
+    start, repaint = stage.start, stage.repaint
     asked = (
         stage.follows,
         start is not None and (start.stretched or start.enlarging is not None),
         repaint is not None and repaint.area is not None,
         stage.prompts.syntax != "fooocus",
-        (sampling.partial_steps, sampling.eta_noise_seed_delta, sampling.noise_multiplier) != ("all", 0, 1.0),
-        stage.seed_count != Diffuse.seed_count,
     )
     return any(asked)

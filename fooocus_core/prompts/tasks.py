@@ -17,6 +17,7 @@ from fooocus_core.prompts.styles import Style, StyleBook
 from fooocus_core.prompts.wildcards import Wildcards, fill_wildcards
 
 SEED_COUNT: Final = 2**63
+"""Where the seeds of pictures wrap, unless something else is asked for."""
 
 Expand = Callable[[str, int], str | None]
 """The prompt expansion: from a picture's main prompt and seed to a longer text; ``None`` where it cannot be had."""
@@ -69,8 +70,9 @@ def prepare_tasks(
     performance_lora: Lora | None = None,
     lora_names: Sequence[str] = (),
     expand: Expand | None = None,
+    seed_count: int = SEED_COUNT,
 ) -> list[PromptTask]:
-    """One task for each picture.
+    """One task for each picture; its seeds wrap at ``seed_count``.
 
     ``loras`` are the request's, ``lora_names`` the library's files, which tags in the prompt may name and among which
     the performance mode's LoRA must be to take part. Without ``expand`` the expansion is noted but not run.
@@ -88,7 +90,7 @@ def prepare_tasks(
     )
     words = wildcards.reread()
     return [
-        _prepare_task(texts, index, (seed + index * seed_increment) % SEED_COUNT, styles, words, expand)
+        _prepare_task(texts, index, (seed + index * seed_increment) % seed_count, styles, words, expand)
         for index in range(image_number)
     ]
 
@@ -112,6 +114,7 @@ def prepare_stage(
         performance_lora=stage.models.performance_lora,
         lora_names=lora_names,
         expand=expand,
+        seed_count=stage.seed_count,
     )
 
 

@@ -47,3 +47,14 @@ SCHEDULER_NAMES: Final = (
     "tcd",
     "edm_playground_v2.5",
 )
+
+WEB_UI_SCHEDULER_NAMES: Final = (
+    "normal",
+    "karras",
+    "exponential",
+    "sgm_uniform",
+    "simple",
+    "ddim_uniform",
+    "beta",
+)
+"""Those of the Stable Diffusion web UI (TAMS contract, section 13.2); one of them Fooocus does not know."""

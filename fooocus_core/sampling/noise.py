@@ -18,14 +18,15 @@ BROWNIAN_DIGITS: Final = 6
 
 
 class NoiseSource:
-    """Unit noise of one seed (0 ... 2^64 - 1)."""
+    """Unit noise of one seed (0 ... 2^64 - 1). ``step_seed``: one of its own for the noise inside the steps."""
 
-    def __init__(self, seed: int, step_device: torch.device) -> None:
+    def __init__(self, seed: int, step_device: torch.device, step_seed: int | None = None) -> None:
         self.seed = seed
         self.cpu_generator = torch.Generator().manual_seed(seed)
         # On the CPU the steps go on where the start stopped; another device has its own generator, freshly seeded.
-        on_cpu = step_device.type == "cpu"
-        self._step_generator = self.cpu_generator if on_cpu else torch.Generator(step_device).manual_seed(seed)
+        goes_on = step_device.type == "cpu" and step_seed is None
+        own_seed = seed if step_seed is None else step_seed
+        self._step_generator = self.cpu_generator if goes_on else torch.Generator(step_device).manual_seed(own_seed)
 
     def initial(self, shape: tuple[int, ...]) -> Tensor:
         """The noise of the start, float32 on the CPU."""

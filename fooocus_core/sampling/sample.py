@@ -13,7 +13,7 @@ from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.sampling.blend import BlendedDenoiser, InpaintTask
 from fooocus_core.sampling.denoiser import GuidanceSettings, GuidedDenoiser
-from fooocus_core.sampling.names import SCHEDULER_NAMES
+from fooocus_core.sampling.names import SCHEDULER_NAMES, WEB_UI_SCHEDULER_NAMES
 from fooocus_core.sampling.network import Control, NoisePredictor
 from fooocus_core.sampling.noise import BrownianNoise, NoiseSource
 from fooocus_core.sampling.prediction import (
@@ -34,8 +34,12 @@ from fooocus_core.sampling.start import start_latents
 from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
 
 CPU: Final = torch.device("cpu")
+SEED_COUNT: Final = 2**64
+"""Where torch's seeds wrap."""
 SECOND_RUN_STRETCH: Final = 1.4
 """How much the ``vae`` swap raises the noise levels of its second run."""
+ANCESTRAL_SAMPLERS: Final = frozenset({"euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral"})
+"""Those whose noise inside the steps may have a seed of its own."""
 UNBLENDED_SAMPLERS: Final = frozenset({"uni_pc", "uni_pc_bh2"})
 """These ask the network past the inpaint blending."""
 
@@ -61,6 +65,8 @@ class SampleSettings:
     """``denoise`` (0 to 1): the share of the noise levels to walk; below 1 the run starts from a picture.
 
     ``step_noise_on_cpu``: the same picture on every device, at the price of leaving the reference's GPU pictures.
+    ``takes_share``: whether of the steps only that share is taken. ``step_seed_delta``: how far the seed of the noise
+    inside the steps of an ancestral sampler is from ``seed``. ``noise_multiplier``: on the noise of the start.
     """
 
     sampler: str
@@ -70,6 +76,16 @@ class SampleSettings:
     denoise: float = 1.0
     swap: Swap = field(default_factory=Swap)
     step_noise_on_cpu: bool = False
+    takes_share: bool = False
+    step_seed_delta: int = 0
+    noise_multiplier: float = 1.0
+
+    @property
+    def step_seed(self) -> int | None:
+        """Of the noise inside the steps; ``None``: it has none of its own."""
+        if self.step_seed_delta == 0 or self.sampler not in ANCESTRAL_SAMPLERS:
+            return None
+        return (self.seed + self.step_seed_delta) % SEED_COUNT
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ def resolve_scheduler(name: str, kind: PredictionKind, latent_format: LatentForm
             return ResolvedScheduler(tcd_prediction(latent_format), "sgm_uniform")
         case "edm_playground_v2.5":
             return ResolvedScheduler(edm_prediction(), "karras")
-        case _ if name in SCHEDULER_NAMES:
+        case _ if name in SCHEDULER_NAMES or name in WEB_UI_SCHEDULER_NAMES:
             return ResolvedScheduler(base_prediction(kind, latent_format), name)
         case _:
             raise InvalidRequest.unknown_name("scheduler", name, SCHEDULER_NAMES)
@@ -172,7 +188,7 @@ class _Picture:
         self._inpaint = inpaint
         self._translate = translate
         self._step_device = CPU if settings.step_noise_on_cpu else base.network.device
-        self._source = NoiseSource(settings.seed, self._step_device)
+        self._source = NoiseSource(settings.seed, self._step_device, settings.step_seed)
         # One path for all runs: the second keeps the first one's seed and range (section 5.3).
         self._brownian = BrownianNoise(settings.seed, self._brownian_bounds(), tuple(latent.shape), self._step_device)
         self._asked_last: GuidedDenoiser | None = None
@@ -248,7 +264,7 @@ class _Picture:
         return noise + found.mean(1, keepdim=True) - noise.mean(1, keepdim=True)
 
     def _first_run(self, model: PromptedNetwork, sigmas: Tensor) -> _Run:
-        noise = self._source.initial(tuple(self._latent.shape))
+        noise = self._source.initial(tuple(self._latent.shape)) * self._settings.noise_multiplier
         kept = self._inpaint_latent()
         return _Run(model, sigmas, noise, self._latent, self._settings.seed, inpaint_latent=kept)
 
@@ -310,7 +326,9 @@ class _Picture:
     def _sigmas(self, model: PromptedNetwork) -> Tensor:
         asked, scheduler = self._settings, self._scheduler(model)
         levels = scheduler.prediction.levels
-        return effective_sigmas(scheduler.list_name, asked.steps, asked.denoise, asked.sampler, levels)
+        return effective_sigmas(
+            scheduler.list_name, asked.steps, asked.denoise, asked.sampler, levels, takes_share=asked.takes_share
+        )
 
     def _second_sigmas(self) -> Tensor:
         """The list that the ``vae`` swap's second run is cut from.
@@ -328,7 +346,9 @@ class _Picture:
         That is what the reference does on a GPU, where its patches are not yet in place when the path is made.
         """
         asked, scheduler = self._settings, self._scheduler(self._base)
-        sigmas = range_sigmas(scheduler.list_name, asked.steps, asked.denoise, asked.sampler, sdxl_levels())
+        sigmas = range_sigmas(
+            scheduler.list_name, asked.steps, asked.denoise, asked.sampler, sdxl_levels(), takes_share=asked.takes_share
+        )
         return brownian_range(sigmas)
 
 

@@ -20,6 +20,8 @@ ListMaker = Callable[[NoiseLevels, int], Tensor]
 
 KARRAS_RHO = 7
 TURBO_ENTRIES = 10
+BETA_SHAPE = 0.6
+"""Both parameters of the distribution."""
 
 # Hand-tuned for ten steps by Sabour et al. 2024, "Align Your Steps", for SDXL.
 ALIGNED_SIGMAS = (
@@ -32,6 +34,8 @@ EXTRA_STEP_SAMPLERS = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_b
 EXTRA_STEP_SAMPLERS_OF_RANGE = frozenset({"dpm_2", "dpm_2_ancestral"})
 
 FULL_DENOISE = 0.9999
+LARGEST_SHARE = 0.999
+"""Of the steps of a run that takes its share of them."""
 
 
 # ------------------------------------------------------------------ the lists
@@ -76,6 +80,16 @@ def ddim_uniform(levels: NoiseLevels, steps: int) -> Tensor:
     return levels.sigmas[1::spacing].flip(0)
 
 
+def beta(levels: NoiseLevels, steps: int) -> Tensor:
+    """Entries of the table at the quantiles of a beta distribution, dense at both ends (Lee et al. 2024, "Beta
+    Sampling is All You Need"); where two fall on one entry, fewer than ``steps``."""
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
+
+    shares = 1 - torch.arange(steps, dtype=torch.float64) / steps
+    places = (betaincinv(BETA_SHAPE, BETA_SHAPE, shares.numpy()) * (len(levels.sigmas) - 1)).round().astype(int)
+    return levels.sigmas[list(dict.fromkeys(places.tolist()))]
+
+
 def turbo(levels: NoiseLevels, steps: int) -> Tensor:
     """The times the turbo networks were distilled at, 999, 899 ... 99; never more than ten."""
     times = torch.arange(TURBO_ENTRIES - 1, -1, -1) * 100 + 99
@@ -103,6 +117,7 @@ LISTS: Mapping[str, ListMaker] = MappingProxyType(
         "ddim_uniform": ddim_uniform,
         "turbo": turbo,
         "align_your_steps": align_your_steps,
+        "beta": beta,
     }
 )
 
@@ -122,19 +137,31 @@ def raw_sigmas(list_name: str, steps: int, levels: NoiseLevels) -> Tensor:
     return torch.cat([LISTS[list_name](levels, steps), torch.zeros(1)])
 
 
-def effective_sigmas(list_name: str, steps: int, denoise: float, sampler: str, levels: NoiseLevels) -> Tensor:
+def effective_sigmas(
+    list_name: str, steps: int, denoise: float, sampler: str, levels: NoiseLevels, *, takes_share: bool = False
+) -> Tensor:
     """The list the sampler runs on, at most ``steps + 1`` entries.
 
-    A ``denoise`` (0 to 1) below 1 makes a longer list and keeps its end: the run starts at a lower noise level.
+    A ``denoise`` (0 to 1) below 1 makes a longer list and keeps its end: the run starts at a lower noise level. A run
+    that ``takes_share`` keeps the end of the list as it is (``steps_taken``).
     """
     honoured = "normal" if list_name in UNKNOWN_TO_SAMPLERS else list_name
-    sigmas = _partial_sigmas(honoured, steps, denoise, levels, extra_step=sampler in EXTRA_STEP_SAMPLERS)
+    extra_step = sampler in EXTRA_STEP_SAMPLERS
+    sigmas = _partial_sigmas(honoured, steps, denoise, levels, extra_step=extra_step, takes_share=takes_share)
     return first_steps(sigmas, steps)
 
 
-def range_sigmas(list_name: str, steps: int, denoise: float, sampler: str, levels: NoiseLevels) -> Tensor:
+def range_sigmas(
+    list_name: str, steps: int, denoise: float, sampler: str, levels: NoiseLevels, *, takes_share: bool = False
+) -> Tensor:
     """The list whose positive ends bound the Brownian noise; here every name means itself (section 5.3)."""
-    return _partial_sigmas(list_name, steps, denoise, levels, extra_step=sampler in EXTRA_STEP_SAMPLERS_OF_RANGE)
+    extra_step = sampler in EXTRA_STEP_SAMPLERS_OF_RANGE
+    return _partial_sigmas(list_name, steps, denoise, levels, extra_step=extra_step, takes_share=takes_share)
+
+
+def steps_taken(steps: int, denoise: float) -> int:
+    """How many of ``steps`` a run takes that takes its share of them (TAMS contract, section 13.1)."""
+    return max(1, math.floor(steps * min(denoise, LARGEST_SHARE)))
 
 
 def brownian_range(sigmas: Tensor) -> tuple[float, float]:
@@ -149,9 +176,14 @@ def first_steps(sigmas: Tensor, steps: int) -> Tensor:
     return torch.cat([sigmas[:steps], torch.zeros(1)])
 
 
-def _partial_sigmas(list_name: str, steps: int, denoise: float, levels: NoiseLevels, *, extra_step: bool) -> Tensor:
+def _partial_sigmas(
+    list_name: str, steps: int, denoise: float, levels: NoiseLevels, *, extra_step: bool, takes_share: bool
+) -> Tensor:
     if denoise <= 0:
         raise InvalidRequest("denoise", "must be above 0")
+    if takes_share:
+        whole = _sigmas_of_class(list_name, steps, levels, extra_step=extra_step)
+        return whole[-(steps_taken(steps, denoise) + 1) :]
     if denoise > FULL_DENOISE:
         return _sigmas_of_class(list_name, steps, levels, extra_step=extra_step)
     whole = _sigmas_of_class(list_name, int(steps / denoise), levels, extra_step=extra_step)

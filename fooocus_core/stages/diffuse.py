@@ -39,7 +39,9 @@ from fooocus_core.stages.networks import (
     prompted_base,
     prompted_refiner,
     refiner_latents_from,
+    steps_of,
     stop_if,
+    takes_share,
     with_guides,
     with_inpaint_head,
 )
@@ -244,8 +246,17 @@ def sample_settings(stage: Diffuse, seed: int) -> SampleSettings:
     """What the stage says of the walk itself."""
     sampling = stage.sampling
     swap = Swap(stage.refiner_swap, stage.switch_step)
+    from_picture = stage.start is not None or stage.repaint is not None
     return SampleSettings(
-        sampling.sampler, sampling.scheduler, sampling.steps, seed, denoise=denoise_of(stage), swap=swap
+        sampling.sampler,
+        sampling.scheduler,
+        sampling.steps,
+        seed,
+        denoise=denoise_of(stage),
+        swap=swap,
+        takes_share=takes_share(stage),
+        step_seed_delta=sampling.eta_noise_seed_delta,
+        noise_multiplier=sampling.noise_multiplier if from_picture else 1.0,
     )
 
 
@@ -272,21 +283,19 @@ def _described(
     return replace(record, width_px=size.width_px, height_px=size.height_px)
 
 
-def _told(
-    steps: Steps, stage: Diffuse, output: Output, networks: Networks, index: int
-) -> Generator[Event, None, Tensor]:
+def _told(run: Steps, stage: Diffuse, output: Output, networks: Networks, index: int) -> Generator[Event, None, Tensor]:
     """Walks the sampler, telling its steps; returns what it returns."""
-    switch = refiner_latents_from(stage, networks)
+    switch, steps = refiner_latents_from(stage, networks), steps_of(stage)
     while True:
         try:
-            step = next(steps)
+            step = next(run)
         except StopIteration as finished:
             latents: Tensor = finished.value
             return latents
-        done = (step.index + 1) / max(stage.sampling.steps, step.index + 1)
+        done = (step.index + 1) / max(steps, step.index + 1)
         yield Progress(
             _fraction(stage, index, SAMPLING_SHARE * done),
-            f"Step {step.index + 1}/{stage.sampling.steps} in the {index + 1}-th Sampling",
+            f"Step {step.index + 1}/{steps} in the {index + 1}-th Sampling",
             _preview(networks, step, switch) if output.preview else None,
         )
 

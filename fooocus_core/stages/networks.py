@@ -22,6 +22,7 @@ from fooocus_core.presets.sizes import Size
 from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
 from fooocus_core.sampling.prediction import NoiseLevels
 from fooocus_core.sampling.sample import PromptedNetwork, resolve_scheduler
+from fooocus_core.sampling.schedules import steps_taken
 from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
 from fooocus_core.stages.guides import PreparedGuide, prepare_guides
 from fooocus_core.stages.picture_latents import RepaintLatents
@@ -143,6 +144,17 @@ def denoise_of(stage: Diffuse) -> float:
     if stage.repaint is not None:
         return stage.repaint.denoise
     return 1.0 if stage.start is None else stage.start.denoise
+
+
+def takes_share(stage: Diffuse) -> bool:
+    """Whether the run takes a share of the steps, that of the noise levels; text to image takes them all."""
+    return stage.sampling.partial_steps == "share" and (stage.start is not None or stage.repaint is not None)
+
+
+def steps_of(stage: Diffuse) -> int:
+    """How many steps the run takes."""
+    steps = stage.sampling.steps
+    return steps_taken(steps, denoise_of(stage)) if takes_share(stage) else steps
 
 
 def swap_plan_of(stage: Diffuse, networks: Networks) -> SwapPlan:

@@ -25,6 +25,12 @@ def test_step_noise_goes_on_where_the_start_stopped() -> None:
     assert torch.equal(parts, torch.cat([whole.initial(SHAPE).flatten(), whole.initial(SHAPE).flatten()]))
 
 
+def test_step_noise_may_have_a_seed_of_its_own() -> None:
+    own = NoiseSource(3, CPU, step_seed=8)
+    assert torch.equal(own.initial(SHAPE), NoiseSource(3, CPU).initial(SHAPE))
+    assert torch.equal(own.step(torch.zeros(SHAPE)), NoiseSource(8, CPU).initial(SHAPE))
+
+
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     source = NoiseSource(3, CPU)

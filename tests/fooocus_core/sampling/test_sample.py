@@ -176,3 +176,17 @@ def test_patched_schedulers_replace_the_checkpoint_s_prediction() -> None:
         assert (resolved.list_name, len(resolved.prediction.levels.sigmas)) == ("sgm_uniform", 50)
     assert resolve_scheduler("edm_playground_v2.5", "eps").prediction.latent_format.name == "playground_v2.5"
     assert type(resolve_scheduler("karras", "v").prediction) is type(base_prediction("v"))
+
+
+@pytest.mark.parametrize(("sampler", "differs"), [("euler_ancestral", True), ("euler", False), ("dpmpp_sde", False)])
+def test_only_ancestral_samplers_have_a_seed_for_their_steps(sampler: str, differs: bool) -> None:
+    plain = SampleSettings(sampler, "normal", steps=2, seed=2**32 - 1)
+    one, other = (sample(RecordingNetwork(), replace(plain, step_seed_delta=delta)) for delta in (0, 31337))
+    assert torch.equal(run_to_end(one)[1], run_to_end(other)[1]) is not differs
+
+
+def test_the_noise_of_the_start_is_multiplied() -> None:
+    networks = [RecordingNetwork(), RecordingNetwork()]
+    for network, factor in zip(networks, (1.0, 1.5), strict=True):
+        run_to_end(sample(network, replace(SETTINGS, noise_multiplier=factor)))
+    torch.testing.assert_close(networks[1].calls[0].latents, 1.5 * networks[0].calls[0].latents)
