@@ -179,7 +179,7 @@ def _in_own_words(error: InvalidRequest, body: CommonRequest) -> RefusedField:
         name = meanings.side_field(error.field, body.advanced_params)
         field = FIELD_OF.get(name, (name,))
         return _refused(field, f"{error.field.removesuffix('_px')} {error.reason}", body)
-    if isinstance(body, ImageEnhanceRequestJson) and (place := enhancements.place_of(error.field, body)):
+    if isinstance(body, ImageEnhanceRequestJson) and (place := enhancements.place_of(error.field, body)) is not None:
         return _refused(place, error.reason, body)
     if error.field == "outpaint" and isinstance(body, ImgInpaintOrOutpaintBody):
         return _refused((_widest_side(body),), error.reason, body)

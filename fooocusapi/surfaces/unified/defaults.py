@@ -25,6 +25,12 @@ def without_defaults(request: GenerationRequest, own: Preset) -> GenerationReque
         unsaid.update(width_px=None, height_px=None)
     if request.repaint is not None and request.repaint.engine == own.inpaint_engine:
         unsaid["repaint"] = replace(request.repaint, engine=None)
+    if request.detail is not None:
+        passes = (
+            replace(one, engine=None if one.engine == own.inpaint_engine else one.engine)
+            for one in request.detail.passes
+        )
+        unsaid["detail"] = replace(request.detail, passes=tuple(passes))
     return replace(request, **unsaid)
 
 

@@ -222,10 +222,14 @@ class GenerateRequest(FinerControls, PictureRequest):
 
     enhance_input_image: PictureText = asked("None", f"A picture to be enhanced: {A_PICTURE}.", example="None")
     enhance_checkbox: bool = Field(
-        default=False, description="Whether anything is enhanced. Not available yet.", examples=[False]
+        default=False,
+        description="Whether anything is enhanced: the picture that is sent for it, else every one that is made.",
+        examples=[True],
     )
     enhance_uov_method: Method = Field(
-        default=UpscaleOrVaryMethod.DISABLED, description="Vary or enlarge as well.", examples=["Disabled"]
+        default=UpscaleOrVaryMethod.DISABLED,
+        description="Vary or enlarge as well; the factor of `Upscale (Custom)` is 1 here.",
+        examples=["Disabled"],
     )
     enhance_uov_processing_order: ProcessingOrder = Field(
         default=ProcessingOrder.BEFORE, description="When that is done.", examples=["Before First Enhancement"]

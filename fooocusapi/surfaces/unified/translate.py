@@ -13,7 +13,7 @@ from fooocus_core.errors import InvalidRequest
 from fooocus_core.images.methods import METHODS
 from fooocus_core.plan import Plan
 from fooocus_core.presets.preset import Preset
-from fooocus_core.request import AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
+from fooocus_core.request import AskedDetail, AskedGuide, AskedGuides, AskedRepaint, AskedStart, GenerationRequest
 from fooocusapi.errors import Location, RefusedField
 from fooocusapi.images.names import check_save_name
 from fooocusapi.images.repaints import SentRepaint, to_repaint
@@ -44,6 +44,8 @@ FIELD_OF: Mapping[str, Location] = {
     "start": ("uov_input_image",),
     "start_factor": ("upscale_multiple",),
     "repaint": ("inpaint_input_image",),
+    "detail.picture": ("enhance_input_image",),
+    "detail.method": ("enhance_uov_method",),
     "image_format": ("output_format",),
     "save_metadata": ("save_metadata_to_images",),
 }
@@ -65,7 +67,6 @@ def to_plan(
 
     Takes its time: not on the event loop. Raises ``RefusedField`` naming the field that cannot be run.
     """
-    _refuse_not_yet(body, pictures)
     try:
         request = to_request(body, one_image=one_image)
         request = _with_pictures(request, body, pictures, keep)
@@ -92,8 +93,14 @@ def to_request(body: GenerateRequest, *, one_image: bool = False) -> GenerationR
 def _with_pictures(
     request: GenerationRequest, body: GenerateRequest, pictures: Pictures, keep: Keep
 ) -> GenerationRequest:
-    """A picture to be repainted wins over one to be varied or enlarged, but a fast upscale ends before either."""
+    """A picture to be enhanced leaves nothing else to be painted.
+
+    One to be repainted wins over one to be varied or enlarged, but a fast upscale ends before either.
+    """
     tab = tab_of(body, pictures)
+    request = replace(request, detail=_detail(body, pictures, keep))
+    if ENHANCE_IMAGE in pictures:
+        return request
     start = _start(body, pictures, keep) if varies_or_enlarges(body, tab) else None
     repaint = _repaint(body, pictures, keep) if repaints(body, tab) else None
     if start is not None and repaint is not None:
@@ -134,6 +141,16 @@ def _guides(body: GenerateRequest, pictures: Pictures, keep: Keep) -> AskedGuide
     return meanings.guided(guides, body)
 
 
+def _detail(body: GenerateRequest, pictures: Pictures, keep: Keep) -> AskedDetail | None:
+    """Of the picture that was sent, with which nothing happens unless it is switched on; else of those to be made."""
+    is_asked = body.enhance_checkbox and enhancements.enhances_something(body)
+    detail = enhancements.detailed(body, body, only_last=body.save_final_enhanced_image_only) if is_asked else None
+    if ENHANCE_IMAGE not in pictures:
+        return detail
+    picture = pictures[ENHANCE_IMAGE]
+    return enhancements.of_picture(detail or AskedDetail(), picture, keep(picture))
+
+
 def additional_prompt(body: GenerateRequest) -> str:
     """What stands before the prompt of an inpainting; the text ``None`` is an older default."""
     text = body.inpaint_additional_prompt or ""
@@ -148,22 +165,12 @@ def _save_name(body: GenerateRequest) -> str:
     return name
 
 
-def _refuse_not_yet(body: GenerateRequest, pictures: Pictures) -> None:
-    """What a later release brings is refused rather than ignored, so that nobody takes the picture for the other."""
-    if ENHANCE_IMAGE in pictures:
-        raise _refused(("enhance_input_image",), _not_yet("enhancing"), body)
-    if body.enhance_checkbox and enhancements.enhances_something(body):
-        raise _refused(("enhance_checkbox",), _not_yet("enhancing"), body)
-
-
-def _not_yet(feature: str) -> str:
-    return f"{feature} is not available in this release yet; leave the field out"
-
-
 def _in_own_words(error: InvalidRequest, body: GenerateRequest) -> RefusedField:
     if error.field in ("width_px", "height_px"):
         side = error.field.removesuffix("_px")
         return _refused((meanings.side_field(error.field, body),), f"{side} {error.reason}", body)
+    if (place := enhancements.place_of(error.field, body)) is not None:
+        return _refused(place, error.reason, body)
     if error.field == "outpaint":
         is_asked = any(distance > 0 for distance in body.sides().values())
         return _refused(("outpaint_distance" if is_asked else "outpaint_selections",), error.reason, body)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fooocus_core.plan import Diffuse, FreeU, Guide, Plan
+from fooocus_core.masks.options import MaskOptions
+from fooocus_core.plan import Detail, DetailPass, Diffuse, FreeU, Guide, Plan
 from fooocus_core.presets.preset import Preset, load_preset
 from fooocus_core.resolve import resolve_request
 from fooocusapi.errors import RefusedField
@@ -79,6 +80,13 @@ CUSTOM = {"uov_input_image": "x", "uov_method": "upscale (custom)"}
 REPAINT = {"inpaint_input_image": "x", "inpaint_mask_image_upload": "x"}
 OUTPAINT = {"inpaint_input_image": "x", "outpaint_selections": ["Left"]}
 PROMPTED = {"controlnet_image": [{"cn_img": "x"}]}
+SENT = {
+    "enhance_input_image": "x",
+    "enhance_ctrls": [{"enhance_prompt": "no"}, {"enhance_enabled": True, "enhance_mask_dino_prompt": "eye"}],
+}
+ENHANCED = {**SENT, "enhance_checkbox": True}
+ENLARGED = {**ENHANCED, "enhance_uov_method": "Upscale (Custom)"}
+EYE = DetailPass(MaskOptions("sam", detection_prompt="eye"))
 
 Look = Callable[[Plan], Any]
 
@@ -172,6 +180,21 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Any, Look, Any]] = {
     "save_name": ({}, "apple", saved("save_name"), "apple"),
     "outpaint_distance": (OUTPAINT, [5, 6, 7, 8], staged("repaint", "outpaint"), (("left", 5),)),
     "upscale_multiple": (CUSTOM, 1.25, staged("start", "factor"), 1.25),
+    "enhance_input_image": ({}, "x", staged("picture"), "4"),
+    "enhance_checkbox": (SENT, True, staged("passes"), (EYE,)),
+    "enhance_uov_method": (ENHANCED, "vary (subtle)", staged("start", "denoise"), 0.5),
+    "enhance_uov_processing_order": (ENLARGED, "After Last Enhancement", staged("start", "comes_last"), True),
+    "enhance_uov_prompt_type": (
+        ENLARGED,
+        "Last Filled Enhancement Prompts",
+        staged("start", "uses_last_prompts"),
+        True,
+    ),
+    "enhance_ctrls": ({**ENHANCED, "enhance_uov_method": "Vary (Subtle)"}, [{}], staged("passes"), ()),
+    "save_final_enhanced_image_only": (ENHANCED, True, staged("only_last"), True),
+    "debugging_dino": (ENHANCED, True, lambda plan: plan.stages[0].passes[0].mask.dino_debug, True),
+    "dino_erode_or_dilate": (ENHANCED, 5, lambda plan: plan.stages[0].passes[0].mask.dino_erode_or_dilate, 5),
+    "debugging_enhance_masks_checkbox": (ENHANCED, True, staged("show_masks"), True),
 }
 """Beside which fields it is sent, what is sent, where it shows and what it is there."""
 
@@ -183,21 +206,11 @@ WITHOUT_EFFECT: Mapping[str, tuple[Mapping[str, Any], Any]] = {
     "require_base64": ({}, True),  # Section 4: no effect on this surface.
     "generate_image_grid": ({}, True),  # Section 4: never saved or listed.
     "disable_intermediate_results": ({}, True),  # Concerns the program's own page alone.
-    "enhance_checkbox": ({}, True),  # Section 4: alone it enhances nothing.
-    "enhance_uov_method": ({}, "Vary (Subtle)"),  # Section 4: the same.
-    "enhance_uov_processing_order": ({}, "After Last Enhancement"),
-    "enhance_uov_prompt_type": ({}, "Last Filled Enhancement Prompts"),
-    "enhance_ctrls": ({}, [{"enhance_enabled": True}]),  # Section 4: not without ``enhance_checkbox``.
-    "save_final_enhanced_image_only": ({}, True),
-    "debugging_dino": ({}, True),
-    "dino_erode_or_dilate": ({}, 5),
-    "debugging_enhance_masks_checkbox": ({}, True),
 }
 """Beside which fields it is sent, and what: the plan stays the same, for the reason in the contract."""
 
 ELSEWHERE = {
     "preset": "test_a_preset_counts_where_the_request_says_nothing",
-    "enhance_input_image": "test_enhancing_is_refused",
     "inpaint_erode_or_dilate": "test_the_mask_grows",
     "stream_output": "test_stream",
     "async_process": "test_answers",
@@ -304,6 +317,10 @@ def test_a_preset_names_the_inpaint_engine() -> None:
         repaint = plan_of({**REPAINT, **said}, chosen=chosen).stages[0].repaint
         assert repaint is not None
         assert repaint.engine == "None"
+    for said in ({}, {"enhance_inpaint_engine": "v2.6"}):
+        step = {**SENT["enhance_ctrls"][1], **said}
+        (detail,) = plan_of({**ENHANCED, "enhance_ctrls": [step]}, chosen=chosen).stages
+        assert [one.engine for one in detail.passes] == ["None"]
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -387,6 +404,43 @@ def test_upscale_multiple_is_two_where_nothing_is_said() -> None:
     assert [start.factor for start in factors if start] == [2, 2, 1]
 
 
+def test_every_picture_that_is_made_is_enhanced_where_none_was_sent() -> None:
+    made, detail = plan_of({**ENHANCED, **VARY, "enhance_input_image": None, "image_number": 3}).stages
+    assert isinstance(made, Diffuse)
+    assert isinstance(detail, Detail)
+    assert (made.image_number, detail.base, detail.picture, detail.passes) == (3, made, None, (EYE,))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**ENHANCED, "enhance_checkbox": False},
+        {**ENHANCED, "enhance_ctrls": [{"enhance_prompt": "x"}]},
+        {"enhance_uov_method": "Vary (Subtle)"},
+    ],
+)
+def test_what_is_not_switched_on_enhances_nothing(values: Mapping[str, Any]) -> None:
+    """A picture that was sent has no result then; without one, what is made is made as ever."""
+    if "enhance_input_image" in values:
+        (detail,) = plan_of(values).stages
+        assert isinstance(detail, Detail)
+        assert (detail.picture, detail.passes, detail.start) == ("4", (), None)
+    assert plan_of({**values, "enhance_input_image": None}) == plan_of({})
+
+
+def test_a_picture_to_be_enhanced_leaves_nothing_else_to_be_done() -> None:
+    plan = plan_of({**ALL, **ENHANCED, "image_number": 4})
+    assert plan.pictures == ("4",)
+    assert (plan.main.image_number, plan.main.start, plan.main.repaint, plan.main.guides) == (1, None, None, None)
+
+
+def test_an_upscale_by_a_factor_of_ones_own_is_by_one() -> None:
+    detail = plan_of({**ENLARGED, "upscale_multiple": 3}).stages[0]
+    assert isinstance(detail, Detail)
+    assert detail.start is not None
+    assert detail.start.factor == 1.0
+
+
 def test_the_mask_grows() -> None:
     grown: list[int] = []
 
@@ -410,18 +464,18 @@ def test_one_picture_where_there_is_room_for_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("fault", "field"),
     [
-        {"enhance_input_image": "x"},
-        {"enhance_input_image": "x", **ALL},
-        {"enhance_checkbox": True, "enhance_ctrls": [{"enhance_enabled": True}]},
-        {"enhance_checkbox": True, "enhance_ctrlnets": '[{"enhance_enabled": "true"}]'},
-        {"enhance_checkbox": True, "enhance_uov_method": "Vary (Subtle)"},
+        ({"enhance_mask_dino_prompt": ""}, "enhance_mask_dino_prompt"),
+        ({"enhance_inpaint_strength": 1e-9}, "enhance_inpaint_strength"),
+        ({"enhance_prompt": "x" * 20_001}, "enhance_prompt"),
     ],
 )
-def test_enhancing_is_refused(values: Mapping[str, Any]) -> None:
-    with pytest.raises(RefusedField, match="enhancing is not available"):
-        plan_of(values)
+def test_what_a_controller_cannot_do_is_named(fault: Mapping[str, Any], field: str) -> None:
+    eye = {"enhance_enabled": True, "enhance_mask_dino_prompt": "eye"}
+    with pytest.raises(RefusedField) as caught:
+        plan_of({**ENHANCED, "enhance_ctrls": [{}, eye, {**eye, **fault}]})
+    assert caught.value.loc == ("body", "enhance_ctrls", 2, field)
 
 
 def test_the_dialects_own_name_of_the_controllers_wins() -> None:
