@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from fooocus_core.errors import CoreError, Interrupted, OutOfMemory
+from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, ImageFinished, Progress, Started
 from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.images.pixels import Picture
@@ -60,7 +60,7 @@ class Engine:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
             self.unload()
-            yield Failed(str(OutOfMemory("the device has no room for this picture")))
+            yield Failed(str(OutOfMemory(OUT_OF_MEMORY)))
         except CoreError as error:
             logger.warning("plan failed: %s", error)
             yield Failed(str(error))
@@ -150,6 +150,5 @@ def _is_unfinished(stage: Stage) -> bool:
         stage.follows,
         start is not None and (start.stretched or start.enlarging is not None),
         repaint is not None and repaint.area is not None,
-        stage.prompts.syntax != "fooocus",
     )
     return any(asked)

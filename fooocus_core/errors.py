@@ -94,6 +94,9 @@ class UnsupportedModel(ModelError):
     """The file can be read, but its network is not one this engine runs."""
 
 
+OUT_OF_MEMORY = "the device has no room for this picture"
+
+
 class OutOfMemory(CoreError):
     """The device has no room for the job."""
 

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 V = TypeVar("V")
 
+OTHER_RELEASE = "the job was queued by another release of this server and cannot be run"
+LOST_AGAIN = "the server stopped while this job was running, and so it did when trying again"
+
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
 
@@ -200,11 +203,9 @@ class JobQueue:
         """
         for job in self._journal.unfinished():
             if job.plan is None:
-                self._refuse_restored(job, "the job was queued by another release of this server and cannot be run")
+                self._refuse_restored(job, OTHER_RELEASE)
             elif job.state is JobState.RUNNING and job.attempts >= self._limits.attempts:
-                self._refuse_restored(
-                    job, "the server stopped while this job was running, and so it did when trying again"
-                )
+                self._refuse_restored(job, LOST_AGAIN)
             else:
                 self._restore(job)
         _guarded("trimming the history", self._trim)

@@ -29,6 +29,10 @@ class Delivery:
     url: str = field(repr=False)
     body: Mapping[str, Any] | str
     """The JSON value, as the dialect of the job writes it."""
+    retries_after_s: tuple[float, ...] = ()
+    """After how long each further try follows one that was not answered with 2xx."""
+    timeout_s: float | None = None
+    """Of each try; ``None``: the sender's own."""
 
 
 Composer = Callable[[Job], Delivery | None]
@@ -36,7 +40,7 @@ Composer = Callable[[Job], Delivery | None]
 
 
 class WebhookSender:
-    """Delivers once, without a second try; what fails is logged and forgotten."""
+    """Delivers once, or as often as a delivery wants to be tried; what fails is logged and forgotten."""
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class WebhookSender:
         capacity: int = 1000,
         at_once: int = 32,
     ) -> None:
-        """``timeout_s`` bounds a whole delivery. Beyond ``capacity`` unfinished deliveries, new ones are dropped.
+        """``timeout_s`` bounds a whole try. Beyond ``capacity`` unfinished deliveries, new ones are dropped.
 
         ``make_client`` is called on the sender's thread.
         """
@@ -107,19 +111,29 @@ class WebhookSender:
                 await asyncio.wait(under_way, timeout=self._flush_within_s)
 
     async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
-        async with self._slots:
-            try:
-                outcome = await self._post(client, delivery)
-            except Exception as error:  # Whatever a receiver, a resolver or an address does is its own affair.
-                outcome = f"failed: {type(error).__name__}"
-        logger.info("webhook of job %s: %s", delivery.job_id, outcome)
+        for wait_s in (0.0, *delivery.retries_after_s):
+            await asyncio.sleep(wait_s)
+            if await self._is_accepted(client, delivery):
+                break
         with self._lock:
             self._pending -= 1
 
-    async def _post(self, client: httpx.AsyncClient, delivery: Delivery) -> str:
+    async def _is_accepted(self, client: httpx.AsyncClient, delivery: Delivery) -> bool:
+        """Whether one try was answered with 2xx."""
+        status = 0
+        async with self._slots:
+            try:
+                status = await self._post(client, delivery)
+                outcome = f"answered {status}"
+            except Exception as error:  # Whatever a receiver, a resolver or an address does is its own affair.
+                outcome = f"failed: {type(error).__name__}"
+        logger.info("webhook of job %s: %s", delivery.job_id, outcome)
+        return 200 <= status < 300
+
+    async def _post(self, client: httpx.AsyncClient, delivery: Delivery) -> int:
         """The answer's status; its body is not read, so it cannot be too long or too slow."""
         async with (
-            asyncio.timeout(self._timeout_s),
+            asyncio.timeout(delivery.timeout_s or self._timeout_s),
             client.stream("POST", delivery.url, json=delivery.body) as answer,
         ):
-            return f"answered {answer.status_code}"
+            return answer.status_code

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Protocol
 
 from fooocus_core.errors import CoreError
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 ENGINE_LOST = "the engine could not be started"
 JOURNAL_LOST = "the journal of jobs could not be written"
 PICTURE_LOST = "the picture could not be saved"
+TOOK_TOO_LONG = "the job took longer than it may"
 UNFORESEEN = "an unexpected error stopped the job"
 
 IDLE_ENDS_WITHIN_S = 0.5
@@ -49,9 +52,19 @@ class ImageStore(Protocol):
 class Worker:
     """Runs the queue's jobs one after another. Also the ``EngineControl`` of the HTTP side."""
 
-    def __init__(self, queue: JobQueue, store: ImageStore, make_engine: Callable[[], Engine]) -> None:
-        """``make_engine`` is called on the worker's thread, where its heavy imports delay nobody."""
+    def __init__(
+        self,
+        queue: JobQueue,
+        store: ImageStore,
+        make_engine: Callable[[], Engine],
+        time_limit_s: Callable[[Job], float] = lambda job: inf,
+    ) -> None:
+        """``make_engine`` is called on the worker's thread, where its heavy imports delay nobody.
+
+        ``time_limit_s``: how long a job may run before it fails.
+        """
         self._queue = queue
+        self._time_limit_s = time_limit_s
         self._store = store
         self._make_engine = make_engine
         self._engine: Engine | None = None
@@ -124,10 +137,13 @@ class Worker:
         engine = self._have_engine()
         if engine is None or job.plan is None:
             return Failed(self._status.reason or UNFORESEEN)
-        for event in engine.run(job.plan, self._asked_to_stop(assignment)):
+        ends_s = time.monotonic() + self._time_limit_s(job)
+        for event in engine.run(job.plan, self._asked_to_stop(assignment, ends_s)):
             if isinstance(event, ImageFinished):
                 if not self._saved(job, event):
                     return Failed(PICTURE_LOST)
+            elif isinstance(event, Cancelled) and not self._asked_to_stop(assignment)():
+                return Failed(TOOK_TOO_LONG)
             elif isinstance(event, (Finished, Failed, Cancelled)):
                 return event
             else:
@@ -145,8 +161,8 @@ class Worker:
             return False
         return True
 
-    def _asked_to_stop(self, assignment: Assignment) -> CancelToken:
-        return lambda: assignment.cancel() or self._letting_go.is_set()
+    def _asked_to_stop(self, assignment: Assignment, ends_s: float = inf) -> CancelToken:
+        return lambda: assignment.cancel() or self._letting_go.is_set() or time.monotonic() >= ends_s
 
     def _end(self, assignment: Assignment, ending: Ending) -> None:
         """Write the ending down; a job that only the shutdown interrupted waits again instead."""
