@@ -118,7 +118,7 @@ def test_the_others_force_nothing(name: Any) -> None:
     fields = _fields(name)
     asked = dataclasses.asdict(EVERYTHING)
     names = {"guidance_scale": "scale"}
-    of_a_picture = {"start", "overwrite_vary_strength", "overwrite_upscale_strength"}
+    of_a_picture = {"start", "detail", "overwrite_vary_strength", "overwrite_upscale_strength"}
     given = set(asked) - {"performance", "loras", "refiner", "overwrite_steps"} - of_a_picture
     assert {field: fields[names.get(field, field)] for field in given} == {field: asked[field] for field in given}
 
