@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.fooocus_core.stages.rendering import Studio
+from fooocus_core.library import Library
+from fooocus_core.masks.models import MaskModels
+from fooocus_core.model_files.catalogue import Catalogue
+from tests.fooocus_core.stages.rendering import CPU, Studio
 from tests.fooocusapi.served import FakeLibrary, House, serving
 
 
@@ -15,8 +18,10 @@ from tests.fooocusapi.served import FakeLibrary, House, serving
 def studio_house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """The server that paints with the pocket model; it begins with ``painting``."""
     house = House(tmp_path_factory.mktemp("painting"), library=FakeLibrary(["pocket.safetensors"], []))
-    house.engine = Studio(tmp_path_factory.mktemp("models")).engine
+    models = tmp_path_factory.mktemp("models")
+    house.engine = Studio(models).engine
     house.engine.pictures = lambda name: house.kept.read(name)
+    house.engine.masks = MaskModels(Library.below(models), Catalogue.of(), lambda: CPU.device)
     return house
 
 
