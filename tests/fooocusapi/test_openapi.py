@@ -83,8 +83,34 @@ def test_every_published_field_says_what_it_is(published: dict[str, Any]) -> Non
                     assert parameter.get("description"), f"{path} {parameter['name']}"
 
 
+ENHANCE_FIELDS = [
+    *(("ImageEnhanceForm", field) for field in CONTRACT["enhance_form_fields"]),
+    *(
+        ("EnhanceCtrlNetsJson" if "[]." in field["name"] else "ImageEnhanceRequestJson", field)
+        for field in CONTRACT["enhance_json_fields"]
+    ),
+]
+NEEDED_HERE = ("enhance_input_image",)
+"""The contract has an empty text as default, which its program could not read."""
+NEEDED_THERE = ("enhance_ctrlnets",)
+
+
+@pytest.mark.parametrize(("title", "field"), ENHANCE_FIELDS, ids=[field["name"] for _, field in ENHANCE_FIELDS])
+def test_fields_of_an_enhancement_are_the_contracts(
+    published: dict[str, Any], title: str, field: dict[str, Any]
+) -> None:
+    schema = published["components"]["schemas"][title]
+    name = field["name"].rpartition(".")[2]
+    described = schema["properties"][name]
+    assert described["examples"]
+    assert (described.get("minimum"), described.get("maximum")) == (field["min"], field["max"])
+    assert (name in schema.get("required", [])) is (name in NEEDED_HERE)
+    if name not in (*NEEDED_HERE, *NEEDED_THERE):
+        assert described["default"] == field["default"]
+
+
 def test_null_is_not_published_for_fields_that_are_sent(published: dict[str, Any]) -> None:
-    for title in ("CommonRequest", "AdvancedParams", "Lora"):
+    for title in ("CommonRequest", "AdvancedParams", "Lora", "ImageEnhanceForm", "EnhanceCtrlNetsJson"):
         assert "null" not in json.dumps(published["components"]["schemas"][title]["properties"])
 
 
