@@ -28,6 +28,12 @@ def test_core_never_imports_the_server(source: Path) -> None:
     assert not imported_packages(source) & SERVER_ONLY
 
 
+@pytest.mark.parametrize("source", sorted((ROOT / "fooocusapi").rglob("*.py")), ids=lambda path: path.name)
+def test_threads_are_asked_through_our_own_way(source: Path) -> None:
+    """Through the framework's, what a refused request held would stay until the next full collection."""
+    assert "fastapi.concurrency" not in source.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

@@ -165,6 +165,15 @@ PLACES: list[tuple[str, tuple[str | int, ...], Send]] = [
         ("image_prompts", 0, "cn_img"),
         lambda data: {"json": {"image_prompts": [{"cn_img": in_base64(data)}]}},
     ),
+    ("/v1/generation/image-enhance", ("enhance_input_image",), lambda data: {"files": {"enhance_input_image": data}}),
+    (
+        "/v2/generation/image-enhance",
+        ("enhance_input_image",),
+        lambda data: {"json": {"enhance_input_image": in_base64(data)}},
+    ),
+    ("/v1/tools/describe-image", ("image",), lambda data: {"files": {"image": data}}),
+    ("/v1/tools/generate_mask", ("image",), lambda data: {"json": {"image": in_base64(data)}}),
+    ("/v1/engine/generate", ("uov_input_image",), lambda data: {"json": {"uov_input_image": in_base64(data)}}),
 ]
 
 

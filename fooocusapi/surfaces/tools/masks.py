@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from fastapi import APIRouter, Security
-from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from fooocus_core.errors import InvalidRequest
@@ -23,6 +22,7 @@ from fooocusapi.security import api_key_scheme
 from fooocusapi.surfaces.fields import MAX_DETECTION_PROMPT_CHARS, ClothCategory, MaskModel, PictureText, SamModel
 from fooocusapi.surfaces.lenient import LenientModel, Text
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE, Responses
+from fooocusapi.threads import run_in_threadpool
 
 if TYPE_CHECKING:
     import numpy as np
