@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from fooocus_core.presets.config_file import OTHER_KEYS, PATH_KEYS, SERVER_KEYS, TEXT_KEYS
 from fooocusapi.flags import RENDERER_FLAGS, WITHOUT_EFFECT, WITHOUT_EFFECT_VALUED
 from fooocusapi.settings import PREFIX, Settings
+from fooocusapi.surfaces.classic.enhance_bodies import EnhanceCtrlNetsJson, ImageEnhanceRequestJson
 from fooocusapi.surfaces.classic.picture_bodies import (
     ImagePromptJson,
     ImgPromptRequestJson,
@@ -142,7 +143,15 @@ def test_every_path_is_told_and_none_that_is_gone(client: TestClient) -> None:
     assert all(f" {path}`" in page for path in published)
 
 
-SENT = (CommonRequest, ImagePromptJson, ImgUpscaleOrVaryRequestJson, ImgPromptRequestJson, GenerateRequest)
+SENT = (
+    CommonRequest,
+    ImagePromptJson,
+    ImgUpscaleOrVaryRequestJson,
+    ImgPromptRequestJson,
+    EnhanceCtrlNetsJson,
+    ImageEnhanceRequestJson,
+    GenerateRequest,
+)
 """Between them they have every field that is taken from JSON."""
 
 
