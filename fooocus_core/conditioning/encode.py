@@ -11,6 +11,7 @@ from torch import Tensor
 from fooocus_core.conditioning.chunks import CHUNK_TOKENS, Chunk, Marks, empty_chunk, prompt_chunks
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import ClipTokenizer
+from fooocus_core.conditioning.web_ui_chunks import Embeddings, named_embeddings, web_ui_chunks
 from fooocus_core.models.text_encoders import ClipTextEncoder
 
 PAD_G = 0
@@ -33,6 +34,31 @@ class TextEncoders:
     l: ClipTextEncoder  # noqa: E741 - the encoder's name in the specification
     g: ClipTextEncoder
     tokenizer: ClipTokenizer
+
+    def encode_web_ui(self, text: str, clip_skip: int, embeddings: EmbeddingFiles | None = None) -> EncodedText:
+        """One text as the web UI reads it (TAMS contract, section 13.4); ``clip_skip`` as in ``encode``."""
+        widths = {"clip_l": self.l.width, "clip_g": self.g.width}
+        named = named_embeddings(text, embeddings, widths) if embeddings is not None else {key: {} for key in widths}
+        context_l, _ = self._chunked(self.l, self.tokenizer.end_id, text, clip_skip, named["clip_l"])
+        context_g, pooled = self._chunked(self.g, PAD_G, text, clip_skip, named["clip_g"])
+        length = min(context_l.shape[1], context_g.shape[1])
+        return EncodedText(torch.cat([context_l[:, :length], context_g[:, :length]], dim=-1), pooled)
+
+    def _chunked(
+        self, encoder: ClipTextEncoder, pad: int, text: str, clip_skip: int, embeddings: Embeddings
+    ) -> tuple[Tensor, Tensor]:
+        chunks = web_ui_chunks(text, self.tokenizer, pad, embeddings)
+        hidden, pooled = _run(encoder, chunks, clip_skip, Marks(self.tokenizer.start_id, self.tokenizer.end_id, pad))
+        weights = torch.tensor([chunk.weights for chunk in chunks], device=hidden.device)
+        return _multiplied(hidden, weights).reshape(1, -1, encoder.width), pooled
+
+    def of_one_length(self, texts: Sequence[EncodedText], clip_skip: int) -> list[EncodedText]:
+        """The same with empty chunks behind the shorter ones."""
+        longest = max(text.context.shape[1] for text in texts)
+        if all(text.context.shape[1] == longest for text in texts):
+            return list(texts)
+        empty = self.encode("", clip_skip).context
+        return [_lengthened(text, longest, empty) for text in texts]
 
     def encode(self, text: str, clip_skip: int, embeddings: EmbeddingFiles | None = None) -> EncodedText:
         """One text. ``clip_skip`` 1 ... 12 counts layers from the end, 2 being SDXL's custom.
@@ -73,6 +99,11 @@ def joined(encoded: Sequence[EncodedText], pool_top_k: int) -> EncodedText:
     """Contexts concatenated along tokens, the first ``pool_top_k`` pooled vectors summed (not averaged)."""
     context = torch.cat([text.context for text in encoded], dim=1)
     return EncodedText(context, torch.stack([text.pooled for text in encoded[:pool_top_k]]).sum(0))
+
+
+def _lengthened(text: EncodedText, length: int, empty: Tensor) -> EncodedText:
+    chunks = (length - text.context.shape[1]) // empty.shape[1]
+    return EncodedText(torch.cat([text.context, *[empty] * chunks], dim=1), text.pooled)
 
 
 def _encode(encoder: ClipTextEncoder, chunks: list[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
@@ -124,3 +155,14 @@ def _emphasised(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
     moved = empty + (hidden - empty) * weights[:, :, None]
     moved = torch.where(weights[:, :, None] == 1.0, hidden, moved)
     return moved * (before / moved.mean(dim=(1, 2), keepdim=True))
+
+
+def _multiplied(hidden: Tensor, weights: Tensor) -> Tensor:
+    """Tokens times their weights, after which each chunk's mean is restored, as the web UI does.
+
+    ``hidden``: ``[chunks, 77, width]``; ``weights``: ``[chunks, 77]``. Chunks without weights stay to the last bit.
+    """
+    moved = hidden * weights[:, :, None]
+    restored = moved * (hidden.mean(dim=(1, 2), keepdim=True) / moved.mean(dim=(1, 2), keepdim=True))
+    is_plain = (weights == 1.0).all(dim=1)[:, None, None]
+    return torch.where(is_plain, hidden, restored)

@@ -44,6 +44,11 @@ class EmbeddingFiles:
         log.warning("no embedding named %.80r: left out", stripped)
         return [], rest
 
+    def names(self) -> list[str]:
+        """What the files in the folders are called, without their folders and endings, each name once."""
+        paths = [path for root in self._roots for path in _files_below(root)]
+        return list(dict.fromkeys(path.stem for path in paths if path.suffix in EXTENSIONS[1:]))
+
     def _find(self, name: str) -> Path | None:
         """The first file of that name in a folder or one of its sub-folders, upper folders first.
 

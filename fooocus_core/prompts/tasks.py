@@ -77,6 +77,10 @@ def prepare_tasks(
     ``loras`` are the request's, ``lora_names`` the library's files, which tags in the prompt may name and among which
     the performance mode's LoRA must be to take part. Without ``expand`` the expansion is noted but not run.
     """
+    if prompts.syntax == "web_ui":
+        merged = (*loras, *_on_disk(performance_lora, lora_names))
+        seeds = _seeds(seed, image_number, seed_increment=seed_increment, seed_count=seed_count)
+        return [_plain_task(prompts, each, merged) for each in seeds]
     main, extra = split_lines(prompts.prompt)
     tagged = take_lora_tags(main, find_by_stem(lora_candidates(lora_names, performance_lora)))
     merged = merge_loras(loras, tagged.loras, prompts.max_loras)
@@ -89,10 +93,8 @@ def prepare_tasks(
         loras=merged + _on_disk(performance_lora, lora_names),
     )
     words = wildcards.reread()
-    return [
-        _prepare_task(texts, index, (seed + index * seed_increment) % seed_count, styles, words, expand)
-        for index in range(image_number)
-    ]
+    seeds = _seeds(seed, image_number, seed_increment=seed_increment, seed_count=seed_count)
+    return [_prepare_task(texts, index, each, styles, words, expand) for index, each in enumerate(seeds)]
 
 
 def prepare_stage(
@@ -115,6 +117,28 @@ def prepare_stage(
         lora_names=lora_names,
         expand=expand,
         seed_count=stage.seed_count,
+    )
+
+
+def _seeds(first: int, count: int, *, seed_increment: bool, seed_count: int) -> list[int]:
+    return [(first + index * seed_increment) % seed_count for index in range(count)]
+
+
+def _plain_task(prompts: Prompts, seed: int, loras: tuple[Lora, ...]) -> PromptTask:
+    """Both texts as they are."""
+    return PromptTask(
+        seed=seed,
+        prompt=prompts.prompt,
+        positive=(prompts.prompt,),
+        negative=(prompts.negative_prompt,),
+        positive_top_k=1,
+        negative_top_k=1,
+        logged_prompt=prompts.prompt,
+        logged_negative_prompt=prompts.negative_prompt,
+        styles=(),
+        use_expansion=False,
+        expansion="",
+        loras=loras,
     )
 
 

@@ -219,10 +219,19 @@ def _require_mode_lora(stage: Diffuse, task: PromptTask) -> None:
 def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, embeddings: EmbeddingFiles | None) -> Sides:
     """Both texts; with guidance scale 1 the negative is a copy of the positive."""
     clip_skip = stage.models.clip_skip
+    if stage.prompts.syntax == "web_ui":
+        texts = dict.fromkeys([*task.positive, *([] if _is_unguided(stage) else task.negative)])
+        encoded = [model.text.encode_web_ui(text, clip_skip, embeddings) for text in texts]
+        positive, *others = model.text.of_one_length(encoded, clip_skip)
+        return Sides(positive, others[0] if others else positive)
     positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip, embeddings)
-    if abs(stage.guidance.scale - 1) < NO_GUIDANCE_TOLERANCE:
+    if _is_unguided(stage):
         return Sides(positive, positive)
     return Sides(positive, model.text.encode_all(task.negative, task.negative_top_k, clip_skip, embeddings))
+
+
+def _is_unguided(stage: Diffuse) -> bool:
+    return abs(stage.guidance.scale - 1) < NO_GUIDANCE_TOLERANCE
 
 
 def start_sampling(

@@ -106,3 +106,20 @@ def test_edited_words_count_from_the_next_job_on(tmp_path: Path) -> None:
     for word in ("raft", "ship"):
         (tmp_path / "boat.txt").write_text(word, encoding="utf-8")
         assert prepare_stage(stage, BOOK, words, [])[0].prompt == f"a {word}"
+
+
+def test_texts_of_the_web_uis_kind_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "boat.txt").write_text("raft", encoding="utf-8")
+    prompt = "a __boat__, [[red, blue]]\n<lora:fast:1>"
+    mode_lora = Lora("mode.st", 0.5)
+    stage = _stage(
+        models=Models("base.safetensors", loras=(Lora("own.st", 0.3),) * 6, performance_lora=mode_lora),
+        prompts=Prompts(prompt, "", ("Plain", "Fooocus V2"), syntax="web_ui"),
+        seed=2**32 - 1,
+        seed_count=2**32,
+    )
+    tasks = prepare_stage(stage, BOOK, Wildcards((tmp_path,)), ["fast.st", "mode.st"], lambda prompt, seed: "more")
+    assert [task.seed for task in tasks] == [2**32 - 1, 0]
+    for task in tasks:
+        assert (task.positive, task.negative, task.styles, task.expansion) == ((prompt,), ("",), (), "")
+        assert task.loras == (Lora("own.st", 0.3),) * 6 + (mode_lora,)
