@@ -6,7 +6,6 @@ Contracts: ``fooocus-api.md`` sections 8 and 9, ``engine-generate.md`` on image-
 from __future__ import annotations
 
 import asyncio
-import base64
 import binascii
 import io
 import re
@@ -207,9 +206,9 @@ def _from_base64(text: str, start: int) -> bytes:
         if b"=" in packed:
             raise binascii.Error("padding within")
         whole = len(packed) - len(packed) % 4
-        unpacked.write(base64.b64decode(packed[:whole], validate=True))
+        unpacked.write(binascii.a2b_base64(packed[:whole], strict_mode=True))
         left = packed[whole:]
-    unpacked.write(base64.b64decode(left + b"=" * (-len(left) % 4), validate=True))
+    unpacked.write(binascii.a2b_base64(left + b"=" * (-len(left) % 4), strict_mode=True))
     return unpacked.getvalue()
 
 
