@@ -11,7 +11,18 @@ from functools import partial
 import torch
 
 from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory
-from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, ImageFinished, Progress, Started
+from fooocus_core.events import (
+    Cancelled,
+    CancelToken,
+    Event,
+    Failed,
+    Finished,
+    ImageFinished,
+    Progress,
+    SkipToken,
+    Started,
+    never,
+)
 from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.images.pixels import Picture
 from fooocus_core.masks.generate import FoundMask, generate_mask
@@ -25,6 +36,7 @@ from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
 from fooocus_core.stages.detail import Means, Source, run_detail
 from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.skipping import skippable
 from fooocus_core.stages.start import Pictures, no_pictures, run_enlarging
 
 logger = logging.getLogger(__name__)
@@ -48,14 +60,15 @@ class Engine:
     masks: MaskModels | None = None
     """``None``: plans in which something is to be found in a picture fail."""
 
-    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken = never) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
 
-        ``cancel`` is asked before every network call. Closing the iterator ends the plan as well.
+        ``cancel`` is asked before every network call. Closing the iterator ends the plan as well. ``skip`` is asked
+        with it while a picture is made; true leaves that picture out.
         """
         yield Started(images=plan.images)
         try:
-            yield from self._stages(plan, cancel)
+            yield from self._stages(plan, cancel, skip)
         except Interrupted:
             yield Cancelled()
         except torch.cuda.OutOfMemoryError:
@@ -70,14 +83,14 @@ class Engine:
         else:
             yield Finished()
 
-    def _stages(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+    def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
         _refuse_unfinished(plan)
         made: list[Source] = []
         for number, stage in enumerate(plan.stages):
             following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
             sources, made = made, []
-            for event in self._stage_events(stage, plan.output, sources, cancel):
+            for event in self._stage_events(stage, plan.output, sources, cancel, skip):
                 match event:
                     case Progress(fraction=fraction):
                         yield replace(event, fraction=(number + fraction) / len(plan.stages))
@@ -90,9 +103,9 @@ class Engine:
                         yield event
 
     def _stage_events(
-        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken
+        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken, skip: SkipToken
     ) -> Iterator[Event]:
-        base, play = stage, partial(self._play, stage, output, sources, cancel)
+        base, play = stage, partial(self._play, stage, output, sources, cancel, skip)
         events = self.supply.supplied(base if isinstance(base, Diffuse) else base.base, play, cancel)
         return self._filtered(events) if output.black_out_nsfw else events
 
@@ -110,17 +123,23 @@ class Engine:
                     case _:
                         yield event
 
-    def _play(self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken) -> Iterator[Event]:
+    def _play(
+        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken, skip: SkipToken
+    ) -> Iterator[Event]:
         if isinstance(stage, Diffuse):
-            return self._painted(output, cancel, stage, self.pictures)
+            return self._painted(output, cancel, skip, stage, self.pictures)
         if stage.picture is not None:
             sources = [Source(self.pictures(stage.picture), 0)]
-        return run_detail(stage, sources, Means(partial(self._painted, output, cancel), self._mask_of, cancel))
+        return run_detail(stage, sources, Means(partial(self._painted, output, cancel, skip), self._mask_of, cancel))
 
-    def _painted(self, output: Output, cancel: CancelToken, stage: Diffuse, pictures: Pictures) -> Iterator[Event]:
+    def _painted(
+        self, output: Output, cancel: CancelToken, skip: SkipToken, stage: Diffuse, pictures: Pictures
+    ) -> Iterator[Event]:
         if stage.start is not None and not stage.start.refine:
-            return run_enlarging(stage, pictures, self.models, cancel)
-        return run_diffuse(stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, pictures)
+            return skippable(partial(run_enlarging, stage, pictures, self.models), cancel, skip)
+        return run_diffuse(
+            stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, pictures, skip
+        )
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
         if self.masks is None:

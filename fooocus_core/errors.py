@@ -11,7 +11,8 @@ The tree::
     │   ├── UnreadableModel   the file is broken or unsafe to open
     │   └── UnsupportedModel  the file is sound but of a kind this engine cannot run
     ├── OutOfMemory           the device has no room for the job
-    └── Interrupted           somebody asked the running job to stop
+    ├── Interrupted           somebody asked the running job to stop
+    └── Skipped               somebody asked to leave out the picture in work
 """
 
 from __future__ import annotations
@@ -103,3 +104,7 @@ class OutOfMemory(CoreError):
 
 class Interrupted(CoreError):
     """Somebody asked the running job to stop."""
+
+
+class Skipped(CoreError):
+    """Somebody asked to leave out the picture in work."""

@@ -23,6 +23,17 @@ class CancelToken(Protocol):
     def __call__(self) -> bool: ...
 
 
+class SkipToken(Protocol):
+    """Asked where ``CancelToken`` is, while a picture is made; true leaves it out. Each wish is told once."""
+
+    def __call__(self) -> bool: ...
+
+
+def never() -> bool:
+    """For plans in which nobody wishes anything."""
+    return False
+
+
 @dataclass(frozen=True)
 class Started:
     """The worker has taken the plan; nothing is loaded yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.errors import UnknownModel
-from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
+from fooocus_core.events import CancelToken, Event, ImageFinished, Progress, SkipToken, never
 from fooocus_core.images.pixels import Picture
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.metadata.describe import describe_image
@@ -54,6 +55,7 @@ from fooocus_core.stages.repainting import (
     run_preparing,
     without_foreign_engine,
 )
+from fooocus_core.stages.skipping import skippable
 from fooocus_core.stages.start import (
     Pictures,
     Start,
@@ -88,8 +90,12 @@ def run_diffuse(
     cancel: CancelToken,
     expand: Expand | None = None,
     pictures: Pictures = no_pictures,
+    skip: SkipToken = never,
 ) -> Iterator[Event]:
-    """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled."""
+    """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled.
+
+    A picture that is wished away by ``skip`` is left out.
+    """
     yield Progress(0.0, "Loading models ...")
     stop_if(cancel)
     checkpoint = models.checkpoint(stage.models)
@@ -98,7 +104,7 @@ def run_diffuse(
         models.guides.require(stage.guides)
     if is_only_enlarged(stage, checkpoint.native_area_px):
         log.info("upscale without a diffusion, for which %s is too small", checkpoint.name)
-        yield from run_enlarging(stage, pictures, models, cancel)
+        yield from skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
         return
     stage = without_foreign_engine(without_foreign_lora(stage, checkpoint), checkpoint)
     stage = with_native_denoise(stage, checkpoint.native_area_px)
@@ -113,7 +119,7 @@ def run_diffuse(
     _require_mode_lora(stage, tasks[0])
     networks = load_networks(stage, models, tasks[0].loras)
     try:
-        yield from _pictures(stage, output, tasks, networks, models, pictures, cancel)
+        yield from _pictures(stage, output, tasks, networks, models, pictures, cancel, skip)
     finally:
         networks.restore()
 
@@ -126,6 +132,7 @@ def _pictures(
     models: ModelStore,
     pictures: Pictures,
     cancel: CancelToken,
+    skip: SkipToken,
 ) -> Iterator[Event]:
     """One picture for each task, from what they all start from."""
     start = yield from _start(stage, networks, models, pictures, tasks[-1].seed, cancel)
@@ -138,16 +145,30 @@ def _pictures(
         )
         networks = with_guides(networks, stage, stage.guides, prepared, models)
     for index, task in enumerate(tasks):
-        yield Progress(index / len(tasks), f"Encoding positive #{index + 1} ...")
-        sides = encode_sides(stage, task, networks.base, models.embeddings())
-        latents = start.latent
-        if denoise_of(stage) > 0:
-            steps = start_sampling(stage, task, networks, sides, start, cancel)
-            latents = yield from _told(steps, stage, output, networks, index)
-        yield Progress(_fraction(stage, index, SAMPLING_SHARE), f"Saving image {index + 1}/{len(tasks)} to system ...")
-        stop_if(cancel)
-        pixels = _finished(stage, start, networks, latents)
-        yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models, start))
+        yield from skippable(partial(_picture, stage, output, index, task, start, networks, models), cancel, skip)
+
+
+def _picture(
+    stage: Diffuse,
+    output: Output,
+    index: int,
+    task: PromptTask,
+    start: Start,
+    networks: Networks,
+    models: ModelStore,
+    cancel: CancelToken,
+) -> Iterator[Event]:
+    yield Progress(_fraction(stage, index, 0), f"Encoding positive #{index + 1} ...")
+    sides = encode_sides(stage, task, networks.base, models.embeddings())
+    latents = start.latent
+    if denoise_of(stage) > 0:
+        steps = start_sampling(stage, task, networks, sides, start, cancel)
+        latents = yield from _told(steps, stage, output, networks, index)
+    saving = f"Saving image {index + 1}/{stage.image_number} to system ..."
+    yield Progress(_fraction(stage, index, SAMPLING_SHARE), saving)
+    stop_if(cancel)
+    pixels = _finished(stage, start, networks, latents)
+    yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models, start))
 
 
 def _start(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from fooocus_core.events import Cancelled, CancelToken, Failed, Progress
+from fooocus_core.events import Cancelled, CancelToken, Failed, Progress, SkipToken
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.bridge import QueueClosed, Watcher, Watchers
 from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, advance
@@ -119,10 +119,11 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job that a worker has taken, and the question whether to stop it."""
+    """A job that a worker has taken, and the questions whether to stop it or to leave out the picture in work."""
 
     job: Job
     cancel: CancelToken
+    skip: SkipToken
 
 
 def random_id() -> str:
@@ -166,6 +167,7 @@ class JobQueue:
         self._waiting: deque[str] = deque()
         self._running_id: str | None = None
         self._cancel_running = threading.Event()
+        self._skips = False
         self._delete_at_end = False
         self._preview: NDArray[np.uint8] | None = None
         self._history: OrderedDict[str, JobSummary] = OrderedDict()
@@ -303,6 +305,15 @@ class JobQueue:
             self._cancel_running.set()
             return True
 
+    def skip_running(self) -> bool:
+        """Ask the running job to leave out the picture that it is at; false when none runs. A second wish is no other.
+
+        Where a job is not at a picture, the next one is meant; a job without a next one has nothing to leave out.
+        """
+        with self._state:
+            self._skips = self._running_id is not None
+            return self._skips
+
     def cancel(self, job_id: str) -> bool:
         """Stop one job, waiting or running; false when it has ended or is unknown. May block for the journal."""
         with self._state:
@@ -354,7 +365,8 @@ class JobQueue:
                 return None
             self._running_id = self._waiting.popleft()
             self._cancel_running = cancel = threading.Event()
-            return Assignment(self._unfinished[self._running_id], cancel.is_set)
+            self._skips = False
+            return Assignment(self._unfinished[self._running_id], cancel.is_set, self._take_skip)
 
     def apply(self, job_id: str, event: JobEvent) -> Job:
         """Advance an unfinished job that the caller has taken; tell everybody who follows it.
@@ -438,6 +450,12 @@ class JobQueue:
             return False
         self._waiting.remove(job_id)
         return True
+
+    def _take_skip(self) -> bool:
+        """Whether the running job is to leave something out; told once."""
+        with self._state:
+            skips, self._skips = self._skips, False
+            return skips
 
     def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> None:
         with self._state:

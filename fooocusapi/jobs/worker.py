@@ -14,7 +14,7 @@ from math import inf
 from typing import Protocol
 
 from fooocus_core.errors import CoreError
-from fooocus_core.events import Cancelled, CancelToken, Ending, Event, Failed, Finished, ImageFinished
+from fooocus_core.events import Cancelled, CancelToken, Ending, Event, Failed, Finished, ImageFinished, SkipToken
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, Taken
 from fooocusapi.jobs.journal_base import JournalError
@@ -36,7 +36,7 @@ IDLE_ENDS_WITHIN_S = 0.5
 class Engine(Protocol):
     """What the worker asks of ``fooocus_core.engine.Engine``."""
 
-    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]: ...
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]: ...
 
     def unload(self) -> None:
         """Give the device's memory back; the next plan loads again."""
@@ -138,7 +138,7 @@ class Worker:
         if engine is None or job.plan is None:
             return Failed(self._status.reason or UNFORESEEN)
         ends_s = time.monotonic() + self._time_limit_s(job)
-        for event in engine.run(job.plan, self._asked_to_stop(assignment, ends_s)):
+        for event in engine.run(job.plan, self._asked_to_stop(assignment, ends_s), assignment.skip):
             if isinstance(event, ImageFinished):
                 if not self._saved(job, event):
                     return Failed(PICTURE_LOST)

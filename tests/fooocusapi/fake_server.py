@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Progress, Started
+from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Progress, SkipToken, Started
 from fooocus_core.plan import Plan
 from fooocusapi.flags import read_flags
 from fooocusapi.serve import configure_logging, serve
@@ -28,7 +28,7 @@ class HeldEngine:
         self._runs = folder / "runs"
         self._go = folder / "go"
 
-    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         prompt = plan.stages[0].prompts.prompt
         with self._runs.open("a") as runs:
             runs.write(f"{prompt}\n")

@@ -21,6 +21,7 @@ from fooocus_core.events import (
     Finished,
     ImageFinished,
     Progress,
+    SkipToken,
     Started,
 )
 from fooocus_core.metadata.record import ImageRecord
@@ -123,7 +124,7 @@ class ScriptedEngine:
         self.plans: list[Plan] = []
         self._story = story
 
-    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         self.plans.append(plan)
         for event in self._story(plan):
             if cancel():
@@ -137,8 +138,8 @@ class ScriptedEngine:
 class HandEngine:
     """Plays what ``play`` is handed. ``play`` returns when the worker has dealt with the event and wants the next.
 
-    The token is asked before each event, as a real engine does between steps: once a stop was asked for, the next
-    ``play`` is answered with ``Cancelled`` instead of its own event.
+    The tokens are asked before each event, as a real engine does between steps: once a stop was asked for, the next
+    ``play`` is answered with ``Cancelled`` instead of its own event; where a picture is wished away, with nothing.
     """
 
     def __init__(self) -> None:
@@ -146,7 +147,7 @@ class HandEngine:
         self._events: queue.Queue[Event | Exception] = queue.Queue()
         self._wants: queue.Queue[Plan | None] = queue.Queue()
 
-    def run(self, plan: Plan, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         self.plans.append(plan)
         self._wants.put(plan)
         while True:
@@ -160,7 +161,8 @@ class HandEngine:
             if isinstance(event, Ending):
                 yield event
                 return
-            yield event
+            if not skip():
+                yield event
             self._wants.put(None)
 
     def begin(self) -> Plan:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Response, Security
+from fastapi import APIRouter, Header, Query, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
@@ -23,13 +24,14 @@ from fooocusapi.jobs.journal_base import TimeRange
 from fooocusapi.jobs.queue import JobQueue, QueueFull
 from fooocusapi.security import api_key_scheme
 from fooocusapi.services import Services
+from fooocusapi.surfaces.classic.forms import read_body
 from fooocusapi.surfaces.classic.schemas import TaskType
 from fooocusapi.surfaces.lenient import LenientModel, Text
 from fooocusapi.surfaces.picture_answers import picture_answer, queue_is_full
 from fooocusapi.surfaces.published import EVERYWHERE, INVALID, TOO_LARGE, Responses
 from fooocusapi.surfaces.unified import render
 from fooocusapi.surfaces.unified.records import recorded_request
-from fooocusapi.surfaces.unified.schemas import CurrentTab, GenerateRequest, TaskLists, TaskRecord
+from fooocusapi.surfaces.unified.schemas import ControlAnswer, CurrentTab, GenerateRequest, TaskLists, TaskRecord
 from fooocusapi.surfaces.unified.stream import HEADERS, MEDIA_TYPE, event_stream
 from fooocusapi.surfaces.unified.tabs import tab_of
 from fooocusapi.surfaces.unified.translate import SURFACE, Presets, to_plan
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     Pictures = Mapping[Location, NDArray[np.uint8]]
 
 MAX_PAGE_SIZE: Final = 1000
+ACTIONS: Final = {"stop": "task stoped", "skip": "task skiped"}
+"""What may be done to the running task, and the original program's words for that it was."""
 ONE_PICTURE_TYPE: Final = re.compile(r"image/([\w.+*-]+)(?:\s*;.*)?", re.ASCII | re.IGNORECASE)
 """One kind of picture, ``image/*`` included; not a list of kinds."""
 
@@ -172,6 +176,48 @@ def _picture(job: Job, wanted: WantedPicture, services: Services) -> Response:
     """The first picture as the kind that is wanted, or why there is none."""
     kind = KIND_OF_SUFFIX[wanted.suffix]
     return picture_answer(job, services.outputs, kind, wanted.media_type) or Response(status_code=204)
+
+
+# ------------------------------------------------------------------------------------------------------------- control
+
+
+class ControlRequest(LenientModel):
+    """A word to the running task, for clients that send it as a body."""
+
+    action: Text = Field(description="`stop` or `skip`.", examples=["stop"])
+
+
+@router.post(
+    "/v1/engine/control",
+    operation_id="control_v1_engine_control_post",
+    response_model=ControlAnswer,
+    responses=INVALID,
+)
+async def control(
+    request: Request,
+    services: OpenServices,
+    action: Annotated[
+        str | None,
+        Query(description="`stop` ends the running task; `skip` leaves out the picture it is at. Also read as a body."),
+    ] = None,
+) -> ControlAnswer:
+    """Stops the running task within one step, or leaves out its picture in work; tasks that wait go on.
+
+    The running job is meant, whichever dialect asked for it. Finished pictures stay.
+    """
+    wanted = (await _asked_action(request) if action is None else action).strip().lower()
+    if wanted not in ACTIONS:
+        return ControlAnswer(message="Invalid control action")
+    is_running = services.jobs.stop_running() if wanted == "stop" else services.jobs.skip_running()
+    return ControlAnswer(message=ACTIONS[wanted] if is_running else "No task running")
+
+
+async def _asked_action(request: Request) -> str:
+    """The action of the body, a form or JSON. Raises ``RequestValidationError`` where there is none."""
+    if not await request.body():
+        missing = {"type": "missing", "loc": ("query", "action"), "msg": "Field required", "input": None}
+        raise RequestValidationError([missing])
+    return (await read_body(request, ControlRequest, ControlRequest)).action
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

@@ -290,6 +290,20 @@ def test_an_enhancement_can_be_stopped(studio: Studio, base: Diffuse, monkeypatc
     assert len(steps) == 1
 
 
+def test_a_pass_that_is_wished_away_leaves_its_picture_as_it_was(
+    studio: Studio, base: Diffuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fooocus_core.engine.generate_mask", lambda *given: FoundMask(box(), 1, 1))
+    wishes = [True]
+    plan = Plan((detail(base, FACE, EYE, picture="sent"),))
+    *_, ending = told = list(studio.engine.run(plan, lambda: False, lambda: bool(wishes) and wishes.pop()))
+    assert isinstance(ending, Finished)
+    (image,) = [event for event in told if isinstance(event, ImageFinished)]
+    *_, alone, _ = played(studio, detail(base, EYE, picture="sent"))
+    assert isinstance(alone, ImageFinished)
+    assert np.array_equal(image.pixels, alone.pixels)
+
+
 def test_without_networks_for_masks(base: Diffuse, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studio.engine, "masks", None)
     *_, ending = played(studio, detail(base, CUTOUT, picture="sent"))

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fooocus_core.events import Cancelled, Event, Finished, ImageFinished, Progress, Started
@@ -85,6 +86,29 @@ def test_a_stop_comes_within_a_step_and_keeps_what_is_finished(studio: Studio, l
     assert isinstance(told[-1], Cancelled)
     assert len(steps_of(told)) == wanted
     assert [picture.index for picture in pictures_of(told)] == [0]
+
+
+@pytest.mark.parametrize("left_out", [0, 1, 2])
+def test_a_picture_that_is_wished_away_is_left_out_within_a_step(studio: Studio, left_out: int) -> None:
+    told: list[Event] = []
+    wishes = [left_out * STEPS + 2]
+
+    def skip() -> bool:
+        return bool(wishes) and len(steps_of(told)) == wishes[0] and wishes.pop() > 0
+
+    for event in studio.engine.run(plan(studio, image_number=3), lambda: False, skip):
+        told.append(event)
+    assert told[-1] == Finished()
+    assert [picture.index for picture in pictures_of(told)] == [index for index in range(3) if index != left_out]
+    assert len(steps_of(told)) == 2 * STEPS + 2
+    whole = pictures_of(list(studio.engine.run(plan(studio, image_number=3), lambda: False)))
+    for picture in pictures_of(told):
+        assert np.array_equal(picture.pixels, whole[picture.index].pixels)
+
+
+def test_a_stop_stands_above_a_wish(studio: Studio) -> None:
+    told = list(studio.engine.run(plan(studio), lambda: True, lambda: True))
+    assert isinstance(told[-1], Cancelled)
 
 
 def test_a_stop_before_the_first_step(studio: Studio) -> None:

@@ -188,6 +188,13 @@ def test_an_enlargement_can_be_stopped(studio: Studio) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("refine", [True, False])
+def test_an_enlargement_that_is_wished_away_leaves_nothing(studio: Studio, refine: bool) -> None:
+    told = list(studio.engine.run(plan(studio, replace(FAST, refine=refine), 1024), lambda: False, lambda: True))
+    assert told[-1] == Finished()
+    assert not [event for event in told if isinstance(event, ImageFinished)]
+
+
 def test_the_published_network_enlarges_if_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "upscale_models").mkdir()
     path = tmp_path / "upscale_models" / UPSCALER_FILE

@@ -123,12 +123,35 @@ def test_an_engine_that_raises_fails_its_job_and_no_other(
 
 def test_an_exit_in_the_engine_is_no_exit_of_the_worker(jobs: JobQueue, run: Callable[[Any], Worker]) -> None:
     class Exiting:
-        def run(self, plan: Plan, cancel: object) -> Iterator[Event]:
+        def run(self, plan: Plan, cancel: object, skip: object) -> Iterator[Event]:
             raise SystemExit(3)
 
     jobs_of = [submit(jobs), submit(jobs)]
     run(Exiting())
     assert [end_of(jobs, job).reason for job in jobs_of] == [UNFORESEEN] * 2
+
+
+def test_a_picture_that_is_wished_away_is_missing_and_the_job_goes_on(
+    jobs: JobQueue, run: Callable[[Any], Worker]
+) -> None:
+    engine = HandEngine()
+    job, next_job = submit(jobs, images=3), submit(jobs)
+    run(engine)
+    engine.begin()
+    engine.play(an_image(0))
+    assert jobs.skip_running()
+    assert jobs.skip_running()
+    engine.play(an_image(1))
+    engine.play(an_image(2))
+    assert jobs.skip_running()
+    engine.play(Finished())
+    done = end_of(jobs, job)
+    assert (done.state, [result.index for result in done.results]) == (JobState.SUCCEEDED, [0, 2])
+    engine.begin()
+    engine.play(an_image(0))
+    engine.play(Finished())
+    assert len(end_of(jobs, next_job).results) == 1, "a wish that came too late is nobody's"
+    assert not jobs.skip_running()
 
 
 def test_a_story_without_an_ending_fails(jobs: JobQueue, run: Callable[[Any], Worker]) -> None:
