@@ -12,6 +12,7 @@ import re
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -22,6 +23,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from fooocus_core.events import Finished
 from fooocusapi.addresses import IPAddress
 from fooocusapi.fetch import Fetcher, FetchLimits, GuardedTransport
 from fooocusapi.images.decode import ImageLimits
@@ -480,6 +482,28 @@ def test_closed_networks_are_refused_by_name_and_by_redirect(named: tuple[NamedH
         answer = client.post(INPAINT_JSON, json={"input_image": TEXT, "input_mask": url})
         assert "network that this server does not fetch from" in refusal(answer, "input_mask")
         assert house.connected == connected
+
+
+def test_waiting_callers_hold_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many callers as the queue takes, each with pictures of any size."""
+    seen: list[weakref.ref[Any]] = []
+    read_all = InputImages.read_all
+
+    async def watched_read(inputs: InputImages, pictures: Any) -> Any:
+        read = await read_all(inputs, pictures)
+        seen.extend(weakref.ref(pixels) for pixels in read.values())
+        return read
+
+    monkeypatch.setattr(InputImages, "read_all", watched_read)
+    house = served.House(tmp_path, engine=served.HeldEngine())
+    with served.serving(house) as client:
+        answer = served.in_background(
+            lambda: client.post(INPAINT_JSON, json={"input_image": TEXT, "outpaint_selections": "Left"})
+        )
+        house.engine.begin()
+        served.wait_until(lambda: [pixels() for pixels in seen] == [None])
+        house.engine.play(Finished())
+        assert answer().status_code == 200
 
 
 # ---------------------------------------------------------------------------------------------- and then all is well

@@ -7,7 +7,7 @@ fields and defaults of its own, everything else is read as under ``/v2/``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -270,12 +270,13 @@ async def _generated_from_pictures(body: PictureBody, services: Services, kind: 
             plan = to_plan(body, services.resolve, one_image=wants_picture, given=given)
             job = services.jobs.submit(plan, SURFACE, kind.value, to_context(body, plan))
             held.hand_over(plan.pictures)
-            return job
+        pictures.clear()  # They are kept for the job; this caller may wait for long, and is not alone.
+        return job
 
     return await _generated(body, services, kind, wants_picture, submit)
 
 
-async def _read_pictures(body: PictureBody, services: Services) -> Mapping[Location, NDArray[np.uint8]]:
+async def _read_pictures(body: PictureBody, services: Services) -> dict[Location, NDArray[np.uint8]]:
     """The pictures by their places. Raises ``RefusedField`` with the body, for the answer."""
     try:
         return await services.inputs.read_all(body.pictures())
