@@ -25,6 +25,9 @@ from fooocusapi.security import DOCS_ASSETS, Access, ApiKeyGuard, BodyLimit
 from fooocusapi.services import Opening, Services
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic import generation, routes
+from fooocusapi.surfaces.tams import routes as staged
+from fooocusapi.surfaces.tams.failures import OwnFailures, install_refusals
+from fooocusapi.surfaces.tams.paths import is_own as is_staged
 from fooocusapi.surfaces.tools import describe, masks
 from fooocusapi.surfaces.unified import routes as unified
 
@@ -56,6 +59,7 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.state.mask_limiter = CapacityLimiter(MASKED_AT_ONCE)
     app.state.describe_limiter = CapacityLimiter(DESCRIBED_AT_ONCE)
     install_error_handlers(app)
+    install_refusals(app)
     app.include_router(health.router)
     app.include_router(generation.router)
     app.include_router(routes.router)
@@ -63,6 +67,8 @@ def create_app(settings: Settings, open_services: Callable[[], Services]) -> Fas
     app.include_router(describe.router)
     app.include_router(masks.router)
     app.include_router(files.router)
+    for router in (staged.router, staged.keyless, staged.last):
+        app.include_router(router)
     publish(app, opening, settings)
     return app
 
@@ -79,7 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """From the outside in. Everything from CORS inwards answers browsers of other origins, errors included."""
-    access = Access(settings.apikey.get_secret_value(), settings.pictures_need_key)
+    access = Access(settings.apikey.get_secret_value(), settings.pictures_need_key, is_staged)
     return [
         Middleware(RequestIds),
         Middleware(
@@ -91,6 +97,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             expose_headers=[REQUEST_ID_HEADER],
         ),
         Middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL),
+        Middleware(OwnFailures),
         Middleware(ErrorBoundary),
         Middleware(OneSlashForm),
         Middleware(ApiKeyGuard, access=access),

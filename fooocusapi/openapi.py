@@ -14,6 +14,7 @@ from fooocusapi.services import Opening
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.classic.generation import PICTURE_ENDPOINTS
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.tams.schemas import CreditsRequest, JobRequest, ResourceRequest
 from fooocusapi.surfaces.tools import describe
 from fooocusapi.surfaces.unified.schemas import GenerateRequest
 
@@ -57,7 +58,13 @@ def _document_of(app: FastAPI) -> dict[str, Any]:
 
 def _picture_bodies() -> dict[str, Any]:
     """The bodies that come as a form or as JSON, which the framework does not read and so does not describe."""
-    bodies: tuple[type[BaseModel], ...] = (*PICTURE_BODIES, *describe.PUBLISHED_BODIES)
+    bodies: tuple[type[BaseModel], ...] = (
+        *PICTURE_BODIES,
+        *describe.PUBLISHED_BODIES,
+        CreditsRequest,
+        JobRequest,
+        ResourceRequest,
+    )
     _, described = models_json_schema(
         [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
     )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fooocus_core.describe.describer import Describer
@@ -40,6 +41,8 @@ from fooocusapi.settings import Settings, config_variables
 from fooocusapi.shelves import catalogue_of, library_of, shelves_of
 from fooocusapi.surfaces.classic import render as classic
 from fooocusapi.surfaces.classic.translate import SURFACE as CLASSIC
+from fooocusapi.surfaces.tams.ledger import SURFACE as STAGED
+from fooocusapi.surfaces.tams.parts import open_parts
 from fooocusapi.surfaces.unified import render as unified
 from fooocusapi.surfaces.unified.translate import SURFACE as UNIFIED
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     import torch
 
     from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.stages.start import Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +94,6 @@ class Runtime:
         settings = with_outputs(self._settings, config)
         library = library_of(settings, config)
         masks = MaskModels(library, catalogue_of(settings, config), partial(_device, settings))
-        make_engine = self._make_engine or partial(make_core_engine, config=config, masks=masks)
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
@@ -99,6 +102,8 @@ class Runtime:
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
         webhooks = WebhookSender(_webhook_client)
+        black_out_nsfw = settings.black_out_nsfw or config.is_on(BLACK_OUT_KEY)
+        told = composers(outputs, settings)
         queue = JobQueue(
             journal,
             clock=epoch_ms,
@@ -106,10 +111,29 @@ class Runtime:
             delete_files=outputs.delete,
             on_ended=[
                 lambda job: kept.let_go(pictures_of(job.plan)),
-                _telling(webhooks, composers(outputs, settings)),
+                _telling(webhooks, told),
             ],
         )
-        worker = Worker(queue, outputs, lambda: make_engine(settings, library, preset))
+        names = _names(settings, library, config)
+        staged = open_parts(
+            settings,
+            queue,
+            outputs,
+            names,
+            preset,
+            settings.output_path / "resources",
+            black_out_nsfw=black_out_nsfw,
+        )
+        told[STAGED] = staged.callback
+        make_engine = self._make_engine or partial(
+            make_core_engine, config=config, masks=masks, pictures=staged.read(kept.read)
+        )
+        worker = Worker(
+            queue,
+            outputs,
+            lambda: make_engine(settings, library, preset),
+            lambda job: settings.tams_job_limit_s if job.surface == STAGED else inf,
+        )
         self._parts = _Parts(journal, queue, worker, webhooks)
         webhooks.start()
         queue.restore()
@@ -127,12 +151,13 @@ class Runtime:
             library=library,
             resolve=_resolver(
                 preset,
-                _names(settings, library, config),
+                names,
                 settings,
-                black_out_nsfw=settings.black_out_nsfw or config.is_on(BLACK_OUT_KEY),
+                black_out_nsfw=black_out_nsfw,
             ),
             preset=preset,
             presets=_named_presets(preset, settings, library, config),
+            staged=staged,
             style_names=load_styles(settings.styles_path).names,
             close=self.close,
         )
@@ -181,11 +206,17 @@ def _pictures_waited_for(queue: JobQueue) -> list[str]:
 
 
 def make_core_engine(
-    settings: Settings, library: Library, preset: Preset, config: Config = NO_CONFIG, masks: MaskModels | None = None
+    settings: Settings,
+    library: Library,
+    preset: Preset,
+    config: Config = NO_CONFIG,
+    masks: MaskModels | None = None,
+    pictures: Pictures | None = None,
 ) -> Engine:
     """The real engine, with the preset's checkpoint loaded so that the first job need not wait for it.
 
-    ``masks``: the networks that find masks, which it shares with the endpoint for them.
+    ``masks``: the networks that find masks, which it shares with the endpoint for them. ``pictures``: where those are
+    that plans name; ``None``: where requests' own are kept.
     """
     import torch
 
@@ -213,7 +244,7 @@ def make_core_engine(
         load_wildcards(settings, config),
         PromptExpansion(shelves.expansion, placement.device),
         Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
-        kept_pictures(settings).read,
+        pictures or kept_pictures(settings).read,
         ContentFilter(library, placement.device),
         masks,
     )
@@ -251,8 +282,8 @@ def _load_ahead(models: ModelStore, preset: Preset, library: Library) -> None:
         logger.exception("the default checkpoint could not be loaded ahead")
 
 
-def composers(outputs: OutputStore, settings: Settings) -> Mapping[str, Composer]:
-    """For each dialect, what it tells of an ended job: to the address of the request, else to the settings' own."""
+def composers(outputs: OutputStore, settings: Settings) -> dict[str, Composer]:
+    """For each dialect but the staged, what it tells of an ended job: to its own address, else to the settings'."""
 
     def to_its_address(job: Job, body: Mapping[str, Any] | str) -> Delivery | None:
         url = job.context.get("webhook_url") or settings.webhook_url
@@ -288,7 +319,7 @@ def _webhook_client() -> httpx.AsyncClient:
     return httpx.AsyncClient()
 
 
-def _names(settings: Settings, library: Library, config: Config) -> NameLookup:
+def _names(settings: Settings, library: Library, config: Config) -> Library | ObtainableNames:
     """The names that requests may use: what is on disk, and what can be fetched for them."""
     return ObtainableNames(library, catalogue_of(settings, config)) if settings.auto_download else library
 

@@ -7,6 +7,7 @@ the body is read, and an endless body is cut off while it arrives.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -31,6 +32,9 @@ DOCS_ASSETS = "/docs/assets"
 PICTURE_FOLDERS = ("/files/", "/outputs/", "/inputs/")
 """Open unless a setting closes them: pictures are embedded in pages and fetched by services that have no key."""
 
+HasOwnKeys = Callable[[str], bool]
+"""Which paths are those of a dialect that asks for keys in its own way."""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -38,6 +42,7 @@ class Access:
 
     key: str = ""
     pictures_need_key: bool = False
+    has_own_keys: HasOwnKeys = lambda path: False
 
     def __repr__(self) -> str:
         return f"Access(key={'***' if self.key else ''!r}, pictures_need_key={self.pictures_need_key})"
@@ -46,7 +51,7 @@ class Access:
         """Whether a caller who sent this key (``None``: none at all) may have this path. Constant time per key."""
         if not self.key or path in OPEN_PATHS or path.startswith(f"{DOCS_ASSETS}/"):
             return True
-        if not self.pictures_need_key and path.startswith(PICTURE_FOLDERS):
+        if self.has_own_keys(path) or (not self.pictures_need_key and path.startswith(PICTURE_FOLDERS)):
             return True
         return sent_key is not None and hmac.compare_digest(sent_key.encode("latin-1"), self.key.encode())
 

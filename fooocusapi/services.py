@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fooocusapi.images.outputs import OutputStore
     from fooocusapi.images.shown import ShownPictures
     from fooocusapi.jobs.queue import JobQueue
+    from fooocusapi.surfaces.tams.parts import StagedParts
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ class Services:
     preset: Preset
     """The server's own: what is used where a request says nothing."""
     presets: PresetNames
+    staged: StagedParts
+    """What the dialect of staged jobs has of its own."""
     style_names: Sequence[str]
     """``Fooocus V2`` and ``Random Style`` first, then the styles in the order of their files."""
     close: Callable[[], None] = field(default=_nothing)

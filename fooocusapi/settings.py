@@ -75,6 +75,26 @@ class Settings(BaseSettings):
     apikey: SecretStr = Field(SecretStr(""), description="the key callers send as X-API-KEY; empty: open to all")
     pictures_need_key: bool = Field(False, description="close finished pictures to callers without the key as well")
 
+    tams_keys: SecretStr = Field(
+        SecretStr(""), description="keys of staged jobs, with commas between: KEY, or APPLICATION=KEY; empty: none"
+    )
+    tams_public_keys: str = Field(
+        "", description="folder with APPLICATION.pem for each application that signs its staged jobs; empty: none"
+    )
+    tams_clock_skew_s: float = Field(
+        300.0, ge=0, description="how far the time of a signed request may be off; 0: as far as it likes"
+    )
+    tams_rate_limit: int = Field(0, ge=0, description="requests a second of each application; 0: no limit")
+    tams_notify_hosts: str = Field(
+        "localhost,127.0.0.1,::1", description="hosts that are told of staged jobs, with commas between; *: any"
+    )
+    tams_models_path: Path = Field(
+        Path("tams_models.json"), description="which files the numbers of staged jobs mean; in place of the bundled"
+    )
+    tams_lenient_sizes: bool = Field(False, description="take sides of staged jobs in steps of 8, not of 64")
+    tams_upload_bytes: int = Field(20 * 2**20, ge=1024, description="largest upload for staged jobs")
+    tams_job_limit_s: float = Field(1800.0, gt=0, description="how long a staged job may run before it fails")
+
     preset: str = Field("", description="the preset of requests that name none; empty: chosen by what is on disk")
     models_root: Path = Path("models")
     output_path: Path = Path("outputs")

@@ -36,7 +36,16 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8888"
-SERVER_FOLDERS = ["", "jobs", "images", "surfaces", "surfaces/classic", "surfaces/unified", "surfaces/tools"]
+SERVER_FOLDERS = [
+    "",
+    "jobs",
+    "images",
+    "surfaces",
+    "surfaces/classic",
+    "surfaces/unified",
+    "surfaces/tams",
+    "surfaces/tools",
+]
 
 
 def read(page: str) -> str:
@@ -220,20 +229,27 @@ def sent(example: Call, picture: str) -> dict[str, Any]:
 
 
 def test_the_examples_work(tmp_path: Path) -> None:
-    """In their order on one server; ``$JOB`` is the first job, ``$TASK`` a task, ``$PICTURE`` a finished picture."""
+    """In their order; ``$JOB`` is the first job, ``$TASK`` a task, ``$STAGED`` a staged job, ``$PICTURE`` a file."""
     house = House(tmp_path)
-    task = ""
+    task, staged = "", ""
     examples = calls(read("api.md")) + calls((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(examples) > 10
     with serving(house) as client:
         for example in examples:
             picture = house.files[-1] if house.files else ""
-            path = example.path.replace("$JOB", FIRST_ID).replace("$PICTURE", picture).replace("$TASK", task)
+            path = (
+                example.path.replace("$JOB", FIRST_ID)
+                .replace("$PICTURE", picture)
+                .replace("$TASK", task)
+                .replace("$STAGED", staged)
+            )
             answer = client.request(example.method, path, headers=example.headers, **sent(example, picture))
             assert answer.status_code == example.status, (example, answer.text)
             assert "Not found" not in answer.text
             if example.path.startswith("/v1/engine/generate") and "task_id" in answer.text:
                 task = answer.json()["task_id"]
+            if example.path == "/v1/jobs":
+                staged = answer.json()["job"]["id"]
 
 
 def test_the_answers_have_the_shape_that_is_shown(client: TestClient) -> None:

@@ -28,12 +28,15 @@ from fooocusapi.images.inputs import InputImages
 from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.images.shown import ShownPictures
+from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
+from fooocusapi.jobs.webhooks import Delivery
 from fooocusapi.jobs.worker import Worker
 from fooocusapi.presets import NamedPresets
 from fooocusapi.services import Services
 from fooocusapi.settings import Settings
+from fooocusapi.surfaces.tams.parts import StagedParts, open_parts
 from tests.fooocusapi.fakes import PATIENCE_S, CountedIds, FakeClock, HandEngine, ScriptedEngine
 
 TODAY = "2025-02-23"
@@ -56,8 +59,8 @@ class FakeLibrary:
         return self.names["loras"]
 
     def find(self, kind: str, name: str) -> str | None:
-        stems = {known.rpartition(".")[0]: known for known in self.names[kind]}
-        return name if name in self.names[kind] else stems.get(name)
+        names = self.names.get(kind, [])
+        return name if name in names else {known.rpartition(".")[0]: known for known in names}.get(name)
 
 
 async def nothing_there(url: str) -> bytes:
@@ -121,10 +124,13 @@ class House:
     limits: Limits = field(default_factory=Limits)
     requests: list[GenerationRequest] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
+    told: list[Delivery] = field(default_factory=list)
+    """What callbacks of staged jobs would be sent."""
     jobs: JobQueue = field(init=False)
     kept: KeptPictures = field(init=False)
     shown: ShownPictures = field(init=False)
     outputs: OutputStore = field(init=False)
+    staged: StagedParts = field(init=False)
 
     def open(self) -> Services:
         """Joins everything, as the runtime does."""
@@ -136,6 +142,13 @@ class House:
             now=lambda: datetime.fromisoformat(TODAY),
         )
         self.kept = KeptPictures(self.root / "inputs")
+        told: dict[str, Callable[[Job], Delivery | None]] = {}
+
+        def tell(job: Job) -> None:
+            delivery = told[job.surface](job) if job.surface in told else None
+            if delivery is not None:
+                self.told.append(delivery)
+
         self.shown = ShownPictures(self.root / "sent", self.settings.public_url)
         self.jobs = JobQueue(
             journal,
@@ -143,8 +156,12 @@ class House:
             limits=self.limits,
             new_id=CountedIds(),
             delete_files=self.outputs.delete,
-            on_ended=[lambda job: self.kept.let_go(pictures_of(job.plan))],
+            on_ended=[lambda job: self.kept.let_go(pictures_of(job.plan)), tell],
         )
+        self.staged = open_parts(
+            self.settings, self.jobs, self.outputs, self.library, self.preset, self.root / "resources"
+        )
+        told["tams"] = self.staged.callback
         worker = Worker(self.jobs, self.outputs, lambda: self.engine)
         worker.start()
 
@@ -171,6 +188,7 @@ class House:
             resolve=self.resolve,
             preset=self.preset,
             presets=NamedPresets(self.preset, load_preset, ()),
+            staged=self.staged,
             style_names=STYLE_NAMES,
             close=close,
         )

@@ -126,7 +126,8 @@ def test_answers_keep_their_keys(published: dict[str, Any], title: str) -> None:
 
 def test_the_key_is_published(published: dict[str, Any]) -> None:
     assert published["components"]["securitySchemes"] == {
-        "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-KEY"}
+        "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-KEY"},
+        "Bearer": {"type": "http", "scheme": "bearer", "description": "A key of this dialect, if there are any."},
     }
     assert published["paths"][TEXT_TO_IMAGE]["post"]["security"] == [{"APIKeyHeader": []}]
     assert "security" not in published["paths"]["/ping"]["get"]
