@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import (
@@ -34,10 +35,19 @@ from fooocus_core.plan import Detail, Diffuse, Output, PartsPass, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
-from fooocus_core.stages.detail import Means, Source, run_detail
+from fooocus_core.stages.detail import Means, run_detail
 from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.following import PaintStage, Source, goes_on_with_latents, run_following
 from fooocus_core.stages.skipping import skippable
-from fooocus_core.stages.start import Pictures, no_pictures, run_enlarging
+from fooocus_core.stages.start import (
+    NO_LATENTS,
+    PassedLatents,
+    Pictures,
+    at_result_size,
+    is_without_diffusion,
+    no_pictures,
+    run_enlarging,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,22 +100,40 @@ class Engine:
         for number, stage in enumerate(plan.stages):
             following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
             sources, made = made, []
-            for event in self._stage_events(stage, plan.output, sources, cancel, skip):
+            latents: list[Tensor] = []
+            paint = partial(self._painted, plan.output, cancel, skip)
+            if goes_on_with_latents(plan, number):
+                paint = partial(paint, keep=latents.append)
+            if plan.only_last_stage:
+                stage = self._with_source(stage, sources)
+            for event in self._stage_events(stage, plan.output, sources, paint, cancel):
                 match event:
                     case Progress(fraction=fraction):
                         yield replace(event, fraction=(number + fraction) / len(plan.stages))
+                    case ImageFinished() if plan.only_last_stage:
+                        if following is None:
+                            yield replace(event, index=len(made))
+                        latent = latents.pop() if latents else None
+                        made.append(Source(event.pixels, len(made), event.seed, event.record, latent))
                     case ImageFinished() if isinstance(following, Detail):
                         first = event.index * (1 + following.most_results)
-                        made.append(Source(event.pixels, first + 1))
+                        made.append(Source(event.pixels, first + 1, event.seed, event.record))
                         if not following.only_last:
                             yield replace(event, index=first)
                     case _:
                         yield event
 
+    def _with_source(self, stage: Stage, sources: list[Source]) -> Stage:
+        """A kept picture that is enhanced as if a stage before had made it: it is then a result at least unchanged."""
+        if not isinstance(stage, Detail) or stage.picture is None:
+            return stage
+        sources.append(Source(self.pictures(stage.picture), 0, stage.base.seed))
+        return replace(stage, picture=None)
+
     def _stage_events(
-        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken, skip: SkipToken
+        self, stage: Stage, output: Output, sources: Sequence[Source], paint: PaintStage, cancel: CancelToken
     ) -> Iterator[Event]:
-        base, play = stage, partial(self._play, stage, output, sources, cancel, skip)
+        base, play = stage, partial(self._play, stage, sources, paint, cancel)
         events = self.supply.supplied(base if isinstance(base, Diffuse) else base.base, play, cancel)
         return self._filtered(events) if output.black_out_nsfw else events
 
@@ -123,23 +151,29 @@ class Engine:
                     case _:
                         yield event
 
-    def _play(
-        self, stage: Stage, output: Output, sources: Sequence[Source], cancel: CancelToken, skip: SkipToken
-    ) -> Iterator[Event]:
+    def _play(self, stage: Stage, sources: Sequence[Source], paint: PaintStage, cancel: CancelToken) -> Iterator[Event]:
         if isinstance(stage, Diffuse):
-            return self._painted(output, cancel, skip, stage, self.pictures)
+            return run_following(stage, sources, self.pictures, paint) if stage.follows else paint(stage, self.pictures)
         if stage.picture is not None:
             sources = [Source(self.pictures(stage.picture), 0)]
-        return run_detail(stage, sources, Means(partial(self._painted, output, cancel, skip), self._mask_of, cancel))
+        return run_detail(stage, sources, Means(paint, self._mask_of, cancel))
 
     def _painted(
-        self, output: Output, cancel: CancelToken, skip: SkipToken, stage: Diffuse, pictures: Pictures
+        self,
+        output: Output,
+        cancel: CancelToken,
+        skip: SkipToken,
+        stage: Diffuse,
+        pictures: Pictures,
+        latent: Tensor | None = None,
+        *,
+        keep: Callable[[Tensor], None] = NO_LATENTS.keep,
     ) -> Iterator[Event]:
-        if stage.start is not None and not stage.start.refine:
-            return skippable(partial(run_enlarging, stage, pictures, self.models), cancel, skip)
-        return run_diffuse(
-            stage, output, self.models, self.styles, self.wildcards, cancel, self.expansion, pictures, skip
-        )
+        stage, models = at_result_size(stage, pictures), self.models
+        if is_without_diffusion(stage):
+            return skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
+        texts, latents = (self.styles, self.wildcards), PassedLatents(latent, keep)
+        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents)
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
         if self.masks is None:
@@ -157,17 +191,11 @@ class Engine:
 
 def _refuse_unfinished(plan: Plan) -> None:
     """What plans can say and this release cannot do yet. Raises ``CoreError``."""
-    if any(_is_unfinished(stage) for stage in plan.stages) or plan.only_last_stage:
-        raise CoreError("stages that follow each other in the web UI's way are not offered by this release")
+    if any(_is_unfinished(stage) for stage in plan.stages):
+        raise CoreError("parts of a picture are not repainted in the web UI's way by this release")
 
 
 def _is_unfinished(stage: Stage) -> bool:
     if isinstance(stage, Detail):
         return any(isinstance(one, PartsPass) for one in stage.passes)
-    start, repaint = stage.start, stage.repaint
-    asked = (
-        stage.follows,
-        start is not None and (start.stretched or start.enlarging is not None),
-        repaint is not None and repaint.area is not None,
-    )
-    return any(asked)
+    return stage.repaint is not None and stage.repaint.area is not None

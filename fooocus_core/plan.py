@@ -429,6 +429,13 @@ class Plan:
     works on, unchanged if there is nothing to do, and their numbers stay the same through all stages."""
     version: int = PLAN_VERSION
 
+    def __post_init__(self) -> None:
+        following = [stage for stage in self.stages if isinstance(stage, Diffuse) and stage.follows]
+        if following and not self.only_last_stage:
+            raise ValueError("only where the last stage's pictures are all results, a stage diffuses those of another")
+        if self.stages and self.stages[0].follows:
+            raise ValueError("the first stage has none before it whose pictures it could work on")
+
     @property
     def main(self) -> Diffuse:
         """What the first stage diffuses with: the models, prompts and sizes that the plan is told by."""

@@ -45,7 +45,7 @@ def covering(picture: Picture, width_px: int, height_px: int) -> Picture:
         scaled = lanczos(picture, width_px, _proportion(height, width_px, width))
     else:
         scaled = lanczos(picture, _proportion(width, height_px, height), height_px)
-    return _centred(scaled, width_px, height_px)
+    return centred(scaled, width_px, height_px)
 
 
 def _without_far_ends(picture: Picture, width_px: int, height_px: int) -> Picture:
@@ -53,7 +53,7 @@ def _without_far_ends(picture: Picture, width_px: int, height_px: int) -> Pictur
     height, width = picture.shape[:2]
     rows = min(height, max(1, LONGEST * width * height_px // width_px))
     columns = min(width, max(1, LONGEST * height * width_px // height_px))
-    return _centred(picture, columns, rows)
+    return centred(picture, columns, rows)
 
 
 def contained(picture: Picture, width_px: int, height_px: int) -> Picture:
@@ -73,7 +73,7 @@ def _proportion(side: int, target: int, other_side: int) -> int:
     return max(1, side * target // other_side)
 
 
-def _centred(picture: Picture, width_px: int, height_px: int) -> Picture:
+def centred(picture: Picture, width_px: int, height_px: int) -> Picture:
     """The middle of a picture that is as large or larger."""
     left, top = picture.shape[1] // 2 - width_px // 2, picture.shape[0] // 2 - height_px // 2
     return picture[top : top + height_px, left : left + width_px]

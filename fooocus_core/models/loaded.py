@@ -364,13 +364,15 @@ class ModelStore:
         self._picture_upscaler = None
         _release_memory()
 
-    def picture_upscaler(self) -> tuple[str, Upscaler]:
-        """What enlarges pictures that come with requests, and its name: the published file, else the bundled one.
+    def picture_upscaler(self, asked: str | None = None) -> tuple[str, Upscaler]:
+        """What enlarges pictures that come with requests, and its name.
 
-        Raises ``UnreadableModel`` and ``UnsupportedModel`` for a file that is there and cannot be used.
+        That is the file ``asked`` for, as the library lists it, else the published one, else the bundled one. Raises
+        ``UnknownModel`` for a file that was asked for and is not there, ``UnreadableModel`` and ``UnsupportedModel``
+        for one that is there and cannot be used.
         """
-        name = self.library.find("upscale_models", UPSCALER_FILE)
-        if name is None:
+        name = asked or self.library.find("upscale_models", UPSCALER_FILE)
+        if name is None or name == BUNDLED_UPSCALER.name:
             return BUNDLED_UPSCALER.name, self._shared_upscaler()
         path = self.library.path("upscale_models", name)
         key = _state(path)

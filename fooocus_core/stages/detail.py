@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fooocus_core.errors import CoreError, MissingPicture
+from fooocus_core.errors import CoreError
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.images.masks import eroded_or_dilated, repaints
 from fooocus_core.images.methods import upscaled_size, varied_size
@@ -18,6 +18,7 @@ from fooocus_core.images.pixels import Mask, Picture, to_rgb
 from fooocus_core.plan import Detail, DetailPass, DetailStart, Diffuse, PartsPass, Prompts, Repaint, StartPicture
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.lines import split_lines
+from fooocus_core.stages.following import PICTURE, Source, shown
 from fooocus_core.stages.networks import stop_if
 from fooocus_core.stages.start import Pictures
 
@@ -27,19 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PICTURE, MASK = "picture", "mask"
-"""Under which names a pass finds what it works on."""
+MASK = "mask"
+"""Under which name a pass finds its mask."""
 
 Paint = Callable[[Diffuse, Pictures], Iterator[Event]]
 """Runs a stage of one picture on the pictures that it names."""
 FindMask = Callable[[Picture, "MaskOptions"], "FoundMask"]
-
-
-class Source(NamedTuple):
-    """A picture to be enhanced, and the index of its first result."""
-
-    pixels: NDArray[np.uint8]
-    first_index: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def run_detail(stage: Detail, sources: Sequence[Source], means: Means) -> Iterat
             else:
                 yield image
         if stage.only_last and stage.picture is None and last is None:
-            last = ImageFinished(index, stage.base.seed, source.pixels, None)
+            last = source.unchanged(stage.base.seed, index)
         if last is not None:
             yield last
 
@@ -138,13 +132,7 @@ def _painted(
 ) -> Generator[Progress | _Result, None, Picture]:
     """What a stage of one picture makes of it."""
     kept = {PICTURE: picture} if mask is None else {PICTURE: picture, MASK: mask}
-
-    def pictures(name: str) -> NDArray[np.uint8]:
-        if name not in kept:
-            raise MissingPicture
-        return kept[name]
-
-    for event in means.paint(stage, pictures):
+    for event in means.paint(stage, shown(kept)):
         match event:
             case Progress(fraction=fraction):
                 yield replace(event, fraction=done + fraction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -57,8 +57,11 @@ from fooocus_core.stages.repainting import (
 )
 from fooocus_core.stages.skipping import skippable
 from fooocus_core.stages.start import (
+    NO_LATENTS,
+    PassedLatents,
     Pictures,
     Start,
+    is_enlarged,
     is_only_enlarged,
     kept_picture,
     no_pictures,
@@ -91,6 +94,7 @@ def run_diffuse(
     expand: Expand | None = None,
     pictures: Pictures = no_pictures,
     skip: SkipToken = never,
+    latents: PassedLatents = NO_LATENTS,
 ) -> Iterator[Event]:
     """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled.
 
@@ -119,7 +123,7 @@ def run_diffuse(
     _require_mode_lora(stage, tasks[0])
     networks = load_networks(stage, models, tasks[0].loras)
     try:
-        yield from _pictures(stage, output, tasks, networks, models, pictures, cancel, skip)
+        yield from _pictures(stage, output, tasks, networks, models, pictures, latents, cancel, skip)
     finally:
         networks.restore()
 
@@ -131,11 +135,12 @@ def _pictures(
     networks: Networks,
     models: ModelStore,
     pictures: Pictures,
+    latents: PassedLatents,
     cancel: CancelToken,
     skip: SkipToken,
 ) -> Iterator[Event]:
     """One picture for each task, from what they all start from."""
-    start = yield from _start(stage, networks, models, pictures, tasks[-1].seed, cancel)
+    start = yield from _start(stage, networks, models, pictures, latents.given, tasks[-1].seed, cancel)
     if start.repaint is not None:
         networks = with_inpaint_head(networks, stage, start.repaint)
     if stage.guides is not None:
@@ -145,7 +150,9 @@ def _pictures(
         )
         networks = with_guides(networks, stage, stage.guides, prepared, models)
     for index, task in enumerate(tasks):
-        yield from skippable(partial(_picture, stage, output, index, task, start, networks, models), cancel, skip)
+        yield from skippable(
+            partial(_picture, stage, output, index, task, start, networks, models, latents.keep), cancel, skip
+        )
 
 
 def _picture(
@@ -156,6 +163,7 @@ def _picture(
     start: Start,
     networks: Networks,
     models: ModelStore,
+    keep: Callable[[Tensor], None],
     cancel: CancelToken,
 ) -> Iterator[Event]:
     yield Progress(_fraction(stage, index, 0), f"Encoding positive #{index + 1} ...")
@@ -168,13 +176,20 @@ def _picture(
     yield Progress(_fraction(stage, index, SAMPLING_SHARE), saving)
     stop_if(cancel)
     pixels = _finished(stage, start, networks, latents)
+    keep(latents)
     yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models, start))
 
 
 def _start(
-    stage: Diffuse, networks: Networks, models: ModelStore, pictures: Pictures, last_seed: int, cancel: CancelToken
+    stage: Diffuse,
+    networks: Networks,
+    models: ModelStore,
+    pictures: Pictures,
+    latent: Tensor | None,
+    last_seed: int,
+    cancel: CancelToken,
 ) -> Generator[Event, None, Start]:
-    """What all pictures of the stage start from; without a picture, zeros."""
+    """What all pictures of the stage start from; without a picture, zeros. ``latent``: that of its picture."""
     native_area_px = networks.base.native_area_px
     size = sampled_size(Size(stage.width_px, stage.height_px), native_area_px)
     if stage.repaint is not None:
@@ -184,14 +199,15 @@ def _start(
         return Start(initial_latent(stage.repaint, latents), cut_out=what, repaint=latents)
     if stage.start is None:
         return Start(torch.zeros(1, 4, size.height_px // GRID_PX, size.width_px // GRID_PX))
-    yield Progress(0.0, "VAE encoding ..." if stage.start.factor is None else "Upscaling image from the input ...")
+    yield Progress(0.0, "Upscaling image from the input ..." if is_enlarged(stage.start) else "VAE encoding ...")
     return start_of(
         stage.start,
         kept_picture(stage.start.picture, pictures),
         encoding_autoencoders(stage, networks)[0],
         models,
-        shown_at=None if native_area_px is None else size,
+        shown_at=None if native_area_px is None and not stage.start.stretched else size,
         last_seed=last_seed,
+        latent=latent,
         before_tile=lambda: stop_if(cancel),
     )
 
@@ -293,7 +309,7 @@ def sample_settings(stage: Diffuse, seed: int) -> SampleSettings:
 def _finished(stage: Diffuse, start: Start, networks: Networks, latents: Tensor) -> Picture:
     """Pixels of the latents at the end, at the size asked for; what was repainted lies in the whole picture."""
     autoencoder = decoding_autoencoder(stage, networks)
-    is_upscale = stage.start is not None and stage.start.factor is not None
+    is_upscale = stage.start is not None and is_enlarged(stage.start)
     # Upscales are large: they are decoded in tiles (05, section 2).
     pixels = autoencoder.decode_tiled(latents) if is_upscale else autoencoder.decode_or_tiled(latents)
     if start.cut_out is not None:

@@ -143,7 +143,9 @@ def denoise_of(stage: Diffuse) -> float:
     """The share of the noise levels that is walked."""
     if stage.repaint is not None:
         return stage.repaint.denoise
-    return 1.0 if stage.start is None else stage.start.denoise
+    if stage.start is None:
+        return 1.0
+    return stage.start.denoise if stage.start.refine else 0.0
 
 
 def takes_share(stage: Diffuse) -> bool:

@@ -5,22 +5,39 @@ They are made once for all pictures of a request, and are un-scaled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fooocus_core.images.enlarging import covering_size, enlarged_size
 from fooocus_core.images.pixels import Mask, Picture, as_floats
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.images.resizing import Enlarge
 from fooocus_core.models.autoencoder import Autoencoder
 from fooocus_core.models.upscaler import Upscaler, as_picture
+from fooocus_core.plan import Enlarging, EnlargingMethod
+from fooocus_core.presets.sizes import Size
 
 ENCODING_SEEDS = 2**32
 MASKED_GRAY = 0.5
 """What an inpaint head sees where something is to be repainted."""
+
+LATENT_MODES: Final[Mapping[EnlargingMethod, tuple[str, bool]]] = MappingProxyType(
+    {
+        "latent": ("bilinear", False),
+        "latent antialiased": ("bilinear", True),
+        "latent bicubic": ("bicubic", False),
+        "latent bicubic antialiased": ("bicubic", True),
+        "latent nearest": ("nearest", False),
+        "latent nearest-exact": ("nearest-exact", False),
+    }
+)
+"""How torch calls them (TAMS contract, section 13.5), and whether they are antialiased."""
 
 Draw = Callable[[torch.Size], Tensor]
 """Standard normals of a shape, other ones at every call."""
@@ -54,6 +71,18 @@ def encoded(picture: Picture, autoencoder: Autoencoder, draw: Draw) -> Tensor:
 def encoded_in_tiles(picture: Picture, autoencoder: Autoencoder, draw: Draw) -> Tensor:
     """As ``encoded``, for the start of an upscale, whose pictures are large."""
     return autoencoder.encode_tiled(as_pixels(picture), draw)
+
+
+def enlarged_latents(latents: Tensor, asked: Enlarging, factor: int) -> Tensor:
+    """Latents ``[1, 4, h, w]`` as those of the enlarged picture; ``factor``: pixels along a side of a cell."""
+    height, width = latents.shape[2:]
+    size = Size(width * factor, height * factor)
+    covering, result = covering_size(size, asked), enlarged_size(size, asked)
+    mode, antialias = LATENT_MODES[asked.method]
+    cells = (covering.height_px // factor, covering.width_px // factor)
+    larger = functional.interpolate(latents.float(), cells, mode=mode, antialias=antialias)
+    top, left = (cells[0] - result.height_px // factor) // 2, (cells[1] - result.width_px // factor) // 2
+    return larger[:, :, top : top + result.height_px // factor, left : left + result.width_px // factor]
 
 
 def repaint_latents(
