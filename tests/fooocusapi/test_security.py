@@ -28,6 +28,10 @@ CLOSED = [
     ("POST", "/v1/engines/refresh-models"),
     ("GET", "/v1/engines/styles"),
     ("GET", "/v1/engines/clean_vram"),
+    ("POST", "/v1/engine/generate/"),
+    ("POST", "/v1/engine/control?action=stop"),
+    ("GET", "/tasks"),
+    ("GET", "/tasks/1"),
     ("GET", "/nowhere"),
     ("GET", "/files"),
     ("GET", "/files/"),
@@ -46,6 +50,10 @@ def locked(shared: House) -> Iterator[TestClient]:
 @pytest.mark.parametrize("path", OPEN)
 def test_what_needs_no_key(locked: TestClient, path: str) -> None:
     assert locked.get(path).status_code == 200
+
+
+def test_pictures_that_were_sent_need_no_key(locked: TestClient) -> None:
+    assert locked.get(f"/inputs/{'0' * 64}.png").status_code == 404
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)

@@ -260,11 +260,17 @@ WHERE_NOTHING_IS_SAID = {"upscale_multiple": 2.0}
 """Decision 6."""
 
 
+PUBLISHED = {
+    "": GenerateRequest.model_json_schema(),
+    "controlnet_image": ImagePrompt.model_json_schema(),
+    "enhance_ctrls": EnhanceCtrlNets.model_json_schema(),
+}
+
+
 def described(name: str) -> Any:
     """A field as it is published."""
     model, _, field = name.rpartition("[].")
-    schema = {"": GenerateRequest, "controlnet_image": ImagePrompt, "enhance_ctrls": EnhanceCtrlNets}[model]
-    return schema.model_json_schema()["properties"][field]
+    return PUBLISHED[model]["properties"][field]
 
 
 CHECKED = [name for name in FIELDS if not name.startswith("loras")]

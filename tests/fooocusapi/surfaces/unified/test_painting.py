@@ -44,7 +44,7 @@ def test_a_stream_tells_of_the_picture_while_it_is_painted(painting: TestClient)
 
 
 def test_previews_are_shown_unless_they_are_not_wanted(painting: TestClient) -> None:
-    slow = {**QUICK, "overwrite_step": 40, "stream_output": True}
+    slow = {**QUICK, "overwrite_step": 20, "stream_output": True}
     previews = [event["preview"] for event in events_of(painting.post(GENERATE, json=slow)) if event["preview"]]
     assert previews
     shown = pixels_of(base64.b64decode(previews[-1].removeprefix("data:image/png;base64,")))

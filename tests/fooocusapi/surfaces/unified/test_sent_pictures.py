@@ -89,8 +89,8 @@ def test_shown_pictures_are_converted(client: TestClient, accept: str) -> None:
 @pytest.mark.parametrize(
     "name", ["x.png", "../journal.db", "..%2fjournal.db", "0" * 64, f"{'0' * 64}.png", "", "a/b.png"]
 )
-def test_no_other_file_is_shown(client: TestClient, name: str) -> None:
-    assert client.get(f"/inputs/{name}").status_code == 404
+def test_no_other_file_is_shown(shared_client: TestClient, name: str) -> None:
+    assert shared_client.get(f"/inputs/{name}").status_code == 404
 
 
 def test_results_are_had_as_another_kind(client: TestClient) -> None:

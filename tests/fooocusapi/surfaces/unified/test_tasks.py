@@ -14,7 +14,7 @@ from PIL import Image
 from fooocus_core.events import Finished, Progress
 from tests.fooocusapi.fakes import BIRTH_MS, a_preview, an_image
 from tests.fooocusapi.served import TEXT_TO_IMAGE, HeldEngine, House, serving
-from tests.fooocusapi.surfaces.unified.asking import FIRST_TASK, GENERATE, ended, task
+from tests.fooocusapi.surfaces.unified.asking import GENERATE, ended, task
 
 HOUR_MS = 3_600_000
 
@@ -37,9 +37,9 @@ def test_nothing_on_a_fresh_server(client: TestClient) -> None:
     assert client.get("/tasks/").json() == lists(client)
 
 
-@pytest.mark.parametrize("task_id", [FIRST_TASK, "none", "0", "%00", "a" * 5000])
-def test_an_unknown_task_is_an_empty_list(client: TestClient, task_id: str) -> None:
-    answer = client.get(f"/tasks/{task_id}")
+@pytest.mark.parametrize("task_id", ["f" * 32, "none", "0", "%00", "a" * 5000])
+def test_an_unknown_task_is_an_empty_list(shared_client: TestClient, task_id: str) -> None:
+    answer = shared_client.get(f"/tasks/{task_id}")
     assert (answer.status_code, answer.json()) == (200, [])
 
 
