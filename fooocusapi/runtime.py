@@ -28,7 +28,7 @@ from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import NameLookup, choose_checkpoint, resolve_request
 from fooocusapi.images.inputs import input_images
 from fooocusapi.images.kept import KeptPictures, pictures_of
-from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.outputs import OutputStore, remove_unfinished
 from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
@@ -101,6 +101,7 @@ class Runtime:
         shown = ShownPictures(settings.output_path / "sent", settings.public_url)
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
+        remove_unfinished(settings.output_path)
         webhooks = WebhookSender(_webhook_client)
         black_out_nsfw = settings.black_out_nsfw or config.is_on(BLACK_OUT_KEY)
         told = composers(outputs, settings)

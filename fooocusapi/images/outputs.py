@@ -35,6 +35,9 @@ Folder = Literal["files", "outputs"]
 """What the dialects call the folder of finished pictures in addresses; on the disk it is one."""
 
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
+
+
 class Encoder(Protocol):
     """``fooocus_core.metadata.files.encode_image``: pixels and their record as the bytes of a file."""
 
@@ -86,17 +89,18 @@ class OutputStore:
         self._now = now
         self._rng = rng or random.Random()
 
-    def save(self, job: Job, event: ImageFinished) -> str:
+    def save(self, job: Job, event: ImageFinished, note: Callable[[str], object] = lambda relative: None) -> str:
         """Writes one picture of a job and returns its relative path.
 
-        The file appears under its name complete or not at all. Raises ``InvalidRequest`` for a name that would leave
-        the date folder, and ``OSError`` when the disk refuses.
+        The file appears under its name complete or not at all, and after ``note`` was told its relative path. Raises
+        ``InvalidRequest`` for a name that would leave the date folder, ``OSError`` when the disk refuses, and what
+        ``note`` raises.
         """
         output = job.plan.output if job.plan else Output()
         relative = self._relative_path(job.id, output, event.index)
         record = event.record if output.save_metadata else None
         data = self._encode(event.pixels, output.image_format, record, output.metadata_scheme)
-        write_whole(self._inside(relative), data)
+        write_whole(self._inside(relative), data, lambda: note(relative))
         return relative
 
     def url(self, relative: str, folder: Folder = "files") -> str:
@@ -177,7 +181,7 @@ def _kind_of(name: str) -> Kind | None:
     return KIND_OF_SUFFIX.get(name.rpartition(".")[2].lower()) if "." in name else None
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, before_rename: Callable[[], object] = lambda: None) -> None:
     """Temporary name in the same folder, flushed to the disk, then renamed; nothing is left behind on failure."""
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
@@ -185,7 +189,15 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        before_rename()
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(root: Path) -> None:
+    """Deletes what ``write_whole`` was at below ``root`` when its process was lost. Nobody may be writing there."""
+    for folder, _, names in os.walk(root):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            (Path(folder) / name).unlink(missing_ok=True)

@@ -39,6 +39,11 @@ Clock = Callable[[], int]
 """Milliseconds since the epoch."""
 
 
+SavePicture = Callable[[Callable[[str], None]], str]
+"""Writes a picture and returns its path. It is handed what notes the path down, and calls that when the whole file
+lies under another name."""
+
+
 class QueueFull(Exception):
     """Waiting and running jobs have reached the limit; the refused plan leaves no job."""
 
@@ -207,7 +212,8 @@ class JobQueue:
             if job.plan is None:
                 self._refuse_restored(job, OTHER_RELEASE)
             elif job.state is JobState.RUNNING and job.attempts >= self._limits.attempts:
-                self._refuse_restored(job, LOST_AGAIN)
+                self._delete_results(job)
+                self._refuse_restored(dataclasses.replace(job, results=()), LOST_AGAIN)
             else:
                 self._restore(job)
         _guarded("trimming the history", self._trim)
@@ -385,10 +391,20 @@ class JobQueue:
             self._show(job, None)
         return job
 
-    def apply_image(self, job_id: str, index: int, seed: int, save: Callable[[], str]) -> Job:
-        """Let ``save`` write the picture and record the path that it returns, as one step for those who delete."""
+    def apply_image(self, job_id: str, index: int, seed: int, save: SavePicture) -> Job:
+        """Let ``save`` write the picture, as one step for those who delete; tell everybody who follows the job.
+
+        The path is in the journal before the picture has its name, so that a process that is lost in between leaves
+        no file that nobody knows of.
+        """
         with self._files:
-            return self.apply(job_id, ImageSaved(index, seed, save()))
+            return self._show(self._with_image(job_id, index, seed, save), None)
+
+    def _with_image(self, job_id: str, index: int, seed: int, save: SavePicture) -> Job:
+        def after(path: str) -> Job:
+            return advance(self._unfinished[job_id], ImageSaved(index, seed, path), self._clock())
+
+        return after(save(lambda path: self._journal.save(after(path))))
 
     def put_back(self, job_id: str) -> None:
         """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``.
@@ -457,12 +473,13 @@ class JobQueue:
             skips, self._skips = self._skips, False
             return skips
 
-    def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> None:
+    def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> Job:
         with self._state:
             self._unfinished[job.id] = job
             if preview is not None:
                 self._preview = preview
             self._watchers.publish(job)
+        return job
 
     def _conclude(self, job: Job) -> None:
         self._save_ending(job)

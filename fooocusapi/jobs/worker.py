@@ -45,8 +45,11 @@ class Engine(Protocol):
 class ImageStore(Protocol):
     """What the worker asks of ``fooocusapi.images.outputs.OutputStore``."""
 
-    def save(self, job: Job, event: ImageFinished) -> str:
-        """Write one picture, whole or not at all; its path as ``ResultImage`` holds it."""
+    def save(self, job: Job, event: ImageFinished, note: Callable[[str], object]) -> str:
+        """Write one picture, whole or not at all; its path as ``ResultImage`` holds it.
+
+        ``note`` is told the path before the picture is there.
+        """
 
 
 class Worker:
@@ -153,7 +156,7 @@ class Worker:
 
     def _saved(self, job: Job, event: ImageFinished) -> bool:
         try:
-            self._queue.apply_image(job.id, event.index, event.seed, lambda: self._store.save(job, event))
+            self._queue.apply_image(job.id, event.index, event.seed, lambda note: self._store.save(job, event, note))
         except JournalError:
             raise
         except Exception:

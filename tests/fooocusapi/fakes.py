@@ -88,11 +88,12 @@ class FakeStore:
     files: dict[str, ImageFinished] = field(default_factory=dict)
     broken: Exception | None = None
 
-    def save(self, job: Job, event: ImageFinished) -> str:
+    def save(self, job: Job, event: ImageFinished, note: Callable[[str], object]) -> str:
         if self.broken:
             raise self.broken
         stem = (job.plan.output.save_name if job.plan else "") or job.id
         path = f"2026-01-01/{stem}-{event.index}.png"
+        note(path)
         self.files[path] = event
         return path
 

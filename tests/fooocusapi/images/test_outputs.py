@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.plan import ImageFormat, Output
-from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.outputs import OutputStore, remove_unfinished
 from fooocusapi.jobs.job import Job
 from tests.fooocusapi.fakes import a_plan, an_image
 from tests.fooocusapi.served import pixels_of
@@ -262,3 +262,19 @@ def test_a_picture_is_found_by_any_address_of_it(store: OutputStore, prefix: str
 @pytest.mark.parametrize("url", ["http://host/files/", "http://host/", "http://[::1/files/x.png", "", "files/x.png"])
 def test_other_addresses_are_of_no_picture(store: OutputStore, url: str) -> None:
     assert store.find_by_url(url) is None
+
+
+def test_what_a_lost_process_was_writing_is_removed(tmp_path: Path) -> None:
+    day = tmp_path / "files" / DAY
+    day.mkdir(parents=True)
+    for name in (f".{'0' * 16}.part", "some-id-0.png", ".hidden.part", "own.part"):
+        (day / name).write_bytes(b"x")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in day.iterdir()) == [".hidden.part", "own.part", "some-id-0.png"]
+
+
+def test_the_path_is_noted_before_the_picture_is_there(store: OutputStore) -> None:
+    there: list[bool] = []
+    relative = store.save(a_job(), an_image(), lambda relative: there.append(store.find(relative) is not None))
+    assert store.find(relative) is not None
+    assert there == [False]

@@ -33,7 +33,7 @@ def finish(jobs: JobQueue, store: FakeStore, images: int = 1) -> Job:
     """Let the oldest waiting job succeed."""
     job = begin(jobs)
     for index in range(images):
-        jobs.apply_image(job.id, index, 7 + index, lambda index=index: store.save(job, an_image(index)))
+        jobs.apply_image(job.id, index, 7 + index, lambda note, index=index: store.save(job, an_image(index), note))
     return jobs.apply(job.id, Finished())
 
 
@@ -355,8 +355,8 @@ def test_deleting_waits_for_a_picture_that_is_being_written(jobs: JobQueue, stor
     job = begin(jobs)
     writing, deleting = threading.Event(), threading.Thread(target=jobs.delete, args=[old.id])
 
-    def save() -> str:
-        path = store.save(job, an_image())
+    def save(note: Callable[[str], None]) -> str:
+        path = store.save(job, an_image(), note)
         writing.set()
         deleting.start()
         deleting.join(0.05)
@@ -465,7 +465,7 @@ def test_pictures_of_a_job_that_starts_again_are_deleted(
     submit(jobs, save_name="apple")
     job = begin(jobs)
     for index in range(2):
-        jobs.apply_image(job.id, index, 7, lambda index=index: store.save(job, an_image(index)))
+        jobs.apply_image(job.id, index, 7, lambda note, index=index: store.save(job, an_image(index), note))
     if is_orderly:
         jobs.put_back(job.id)
     again = make_queue()

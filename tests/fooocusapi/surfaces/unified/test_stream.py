@@ -190,7 +190,7 @@ def test_what_has_not_changed_is_not_told_again(jobs: JobQueue) -> None:
         for fraction in (0.501, 0.502, 0.52):
             jobs.apply(FIRST_ID, Progress(fraction, "x"))
             await asyncio.sleep(0.005)
-            jobs.apply_image(FIRST_ID, 0, 7, lambda: "x.png")
+            jobs.apply_image(FIRST_ID, 0, 7, lambda note: "x.png")
             chunks.append(await anext(stream))
         return chunks
 
