@@ -21,10 +21,12 @@ from fooocus_core.models.guide_models import (
     NEGATIVE,
     GuideFile,
 )
+from fooocus_core.models.loaded import INPAINT_HEAD_FILE, INPAINT_PATCH_FILES
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
 from tools import synthetic
 
 CPU = torch.device("cpu")
+BASE_NAME = "base.safetensors"
 
 
 @cache
@@ -65,6 +67,20 @@ def write_guide_files(root: Path, only: Sequence[GuideFile] | None = None) -> Li
         if only is None or file in only:
             write_content(root / file.folder / file.name, content)
     return Library.below(root)
+
+
+def write_thin_base(root: Path) -> str:
+    """A thin SDXL in the library of a folder, with what repainting needs beside it. The checkpoint's name."""
+    for folder in ("checkpoints", "inpaint"):
+        (root / folder).mkdir()
+    save_file(thin(synthetic.BASE), root / "checkpoints" / BASE_NAME)
+    channels = thin(synthetic.BASE)[f"{UNET_PREFIX}input_blocks.0.0.weight"].shape[0]
+    torch.save({"head": torch.full((channels, 5, 3, 3), 0.02)}, root / "inpaint" / INPAINT_HEAD_FILE)
+    weight = thin(synthetic.BASE)[f"{UNET_PREFIX}input_blocks.1.0.in_layers.2.weight"]
+    values = torch.arange(weight.numel()).reshape(weight.shape).to(torch.uint8)
+    patch = {"diffusion_model.input_blocks.1.0.in_layers.2.weight": (values, torch.tensor(-0.5), torch.tensor(0.5))}
+    torch.save(patch, root / "inpaint" / INPAINT_PATCH_FILES["v2.6"])
+    return BASE_NAME
 
 
 def write_content(path: Path, content: Any) -> None:

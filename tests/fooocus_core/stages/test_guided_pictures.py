@@ -8,22 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from fooocus_core.events import Finished, ImageFinished
 from fooocus_core.images import methods
 from fooocus_core.images.preprocessors import pyramid_canny
 from fooocus_core.images.resizing import covering
-from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.guide_models import ENCODER
-from fooocus_core.models.loaded import INPAINT_HEAD_FILE, INPAINT_PATCH_FILES
 from fooocus_core.plan import Guide, GuideKind, Guides, Output, Plan, Repaint, Sampling, StartPicture
 from fooocus_core.stages import repainting
-from tests.fooocus_core.models.guide_files import thin, write_guide_files
+from tests.fooocus_core.models.guide_files import write_guide_files, write_thin_base
 from tests.fooocus_core.stages.rendering import Studio
-from tools.synthetic import BASE
 
 SIDE = 64
 SENT: dict[str, NDArray[np.uint8]] = {
@@ -39,16 +34,7 @@ KINDS: tuple[GuideKind, ...] = ("ImagePrompt", "FaceSwap", "PyraCanny", "CPDS")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     root = tmp_path_factory.mktemp("models")
     write_guide_files(root)
-    for folder in ("checkpoints", "inpaint"):
-        (root / folder).mkdir()
-    save_file(thin(BASE), root / "checkpoints" / "base.safetensors")
-    channels = thin(BASE)[f"{UNET_PREFIX}input_blocks.0.0.weight"].shape[0]
-    torch.save({"head": torch.full((channels, 5, 3, 3), 0.02)}, root / "inpaint" / INPAINT_HEAD_FILE)
-    weight = thin(BASE)[f"{UNET_PREFIX}input_blocks.1.0.in_layers.2.weight"]
-    values = torch.arange(weight.numel()).reshape(weight.shape).to(torch.uint8)
-    patch = {"diffusion_model.input_blocks.1.0.in_layers.2.weight": (values, torch.tensor(-0.5), torch.tensor(0.5))}
-    torch.save(patch, root / "inpaint" / INPAINT_PATCH_FILES["v2.6"])
-    studio = Studio(root, "base.safetensors", side_px=SIDE)
+    studio = Studio(root, write_thin_base(root), side_px=SIDE)
     studio.engine.pictures = SENT.__getitem__
     return studio
 
