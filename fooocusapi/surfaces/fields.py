@@ -169,9 +169,9 @@ def _read_loras(value: Any) -> Any:
 
 
 def read_names(value: Any) -> Any:
-    """A list of names, also as JSON text or with commas between."""
+    """A list of names, also as JSON text or with commas between. A text longer than any such list is left as it is."""
     value = read_json_text(value)
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= MAX_JSON_TEXT_CHARS:
         value = value.split(",")
     if not isinstance(value, list):
         return value

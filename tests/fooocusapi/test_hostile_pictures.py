@@ -295,6 +295,13 @@ def test_a_form_of_escapes_only(watched: Watched) -> None:
     assert "is no picture" in refusal(answer, "input_image")
 
 
+@pytest.mark.parametrize("field", ["style_selections", "outpaint_selections"])
+def test_a_list_of_nothing(watched: Watched, field: str) -> None:
+    body = streamed(head_of(field), b"," * (20 * MIB), b"\r\n--b--\r\n")
+    answer = watched.post(INPAINT_JSON, content=body, headers=MULTIPART)
+    assert refusal(answer, field) == "Input should be a valid list"
+
+
 def test_a_form_in_a_codec_that_takes_hours(watched: Watched) -> None:
     body = part("prompt", b"a" * 1000 + b"-" + b"b" * (20 * MIB)) + b"--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b; charset=punycode"}
