@@ -168,7 +168,11 @@ def resolve_request(
     )
     stages: tuple[Stage, ...] = (stage,)
     if request.detail is not None:
-        detail = _detail(request, request.detail, stage, preset, mode, limits)
+        passes = tuple(
+            _detail_pass(index, one, request.detail, preset, max_prompt_characters)
+            for index, one in enumerate(request.detail.passes)
+        )
+        detail = dataclasses.replace(_detail(request, request.detail, stage, preset, mode, limits), passes=passes)
         stages = (stage, detail) if detail.picture is None else (detail,)
     return Plan(stages, output=_output(request, preset, black_out_nsfw))
 
@@ -367,7 +371,7 @@ def _outpainted_size(asked: AskedRepaint, limits: SizeLimits) -> Size:
 def _detail(
     request: GenerationRequest, asked: AskedDetail, stage: Diffuse, preset: Preset, mode: Mode, limits: SizeLimits
 ) -> Detail:
-    """What becomes of the pictures, or of the one that was sent, of which there is only one result to each step."""
+    """What becomes of the pictures, or of the one that was sent: all but what is found and painted anew."""
     refines_itself = stage.repaint is not None and stage.repaint.engine != "None" and stage.models.refiner is None
     overwritten = stage.sampling.steps if (request.overwrite_steps or preset.overwrite_steps or -1) > 0 else None
     return Detail(
@@ -375,7 +379,6 @@ def _detail(
         steps=overwritten or mode.steps,
         upscale_steps=overwritten or mode.upscale_steps,
         picture=asked.picture,
-        passes=tuple(_detail_pass(index, one, asked, preset) for index, one in enumerate(asked.passes)),
         start=None if asked.method is None else _detail_start(asked, asked.method, request, limits),
         refines_itself=refines_itself,
         show_masks=asked.show_masks,
@@ -383,7 +386,7 @@ def _detail(
     )
 
 
-def _detail_pass(index: int, asked: AskedPass, detail: AskedDetail, preset: Preset) -> DetailPass:
+def _detail_pass(index: int, asked: AskedPass, detail: AskedDetail, preset: Preset, max_characters: int) -> DetailPass:
     field = f"detail.passes.{index}"
     try:
         mask = MaskOptions(
@@ -401,8 +404,8 @@ def _detail_pass(index: int, asked: AskedPass, detail: AskedDetail, preset: Pres
         raise InvalidRequest(f"{field}.{error.field}", error.reason) from error
     return DetailPass(
         mask=mask,
-        prompt=_text(f"{field}.prompt", asked.prompt, "", MAX_PROMPT_CHARACTERS),
-        negative_prompt=_text(f"{field}.negative_prompt", asked.negative_prompt, "", MAX_PROMPT_CHARACTERS),
+        prompt=_text(f"{field}.prompt", asked.prompt, "", max_characters),
+        negative_prompt=_text(f"{field}.negative_prompt", asked.negative_prompt, "", max_characters),
         erode_or_dilate=int(_number(f"{field}.erode_or_dilate", asked.erode_or_dilate, 0, -64, 64)),
         invert=asked.invert,
         denoise=_strength(f"{field}.strength", asked.strength, DetailPass.denoise, 0.0),

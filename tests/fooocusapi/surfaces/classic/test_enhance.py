@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from fooocus_core.events import Finished, Started
 from fooocus_core.masks.options import MaskOptions
 from fooocus_core.plan import Detail, DetailPass, DetailStart
+from fooocusapi.settings import Settings
 from tests.fooocusapi.fakes import an_image, good_story
 from tests.fooocusapi.served import House, finished
 from tests.fooocusapi.surfaces.classic.pictures import accepted, nothing_kept, plain, refused_field, text
@@ -268,6 +269,15 @@ def test_what_is_refused_is_named(house: House, client: TestClient, body: dict[s
 def test_what_a_form_lacks_is_named(house: House, client: TestClient, sent: dict[str, Any], field: str) -> None:
     assert refused_field(client, V1, **sent) == [field]
     assert nothing_kept(house)
+
+
+def test_prompts_are_as_long_as_the_server_takes(
+    house: House, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "settings", Settings(max_prompt_characters=9))
+    enabled = {**BODY, "enhance_enabled_2": True}
+    accepted(client, V2, json={**enabled, "enhance_negative_prompt_2": "x" * 9})
+    assert refused_field(client, V2, json={**enabled, "enhance_prompt_2": "x" * 10}) == ["enhance_prompt_2"]
 
 
 def test_controllers_that_do_not_take_part_need_nothing(house: House, client: TestClient) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fooocusapi.surfaces.classic.schemas import AdvancedParams, CommonRequest
+from fooocusapi.surfaces.enhancements import EnhanceCtrlNets
 from tests.fooocusapi.served import TEXT_TO_IMAGE, House, serving
 from tests.fooocusapi.surfaces.classic.pictures import bomb, half, plain, text
 
@@ -94,13 +95,22 @@ PICTURE_FIELDS = {
         st.fixed_dictionaries({"cn_img": PICTURES}, optional=dict.fromkeys(("cn_stop", "cn_type"), VALUES)), max_size=6
     )
     | VALUES,
+    "enhance_input_image": PICTURES,
+    "enhance_uov_method": st.sampled_from(["Disabled", "Vary (Subtle)"]) | VALUES,
+    "enhance_enabled_2": VALUES,
+    "enhance_mask_model_2": st.sampled_from(["u2netp", "sam", ""]) | VALUES,
+    "enhance_ctrlnets": st.lists(st.dictionaries(st.sampled_from(list(EnhanceCtrlNets.model_fields)), VALUES)) | VALUES,
     **{f"outpaint_distance_{side}": NUMBERS | WORDS for side in ("left", "right", "top", "bottom")},
 }
 PICTURE_BODIES = st.fixed_dictionaries({}, optional=PICTURE_FIELDS)
 PICTURE_PATHS = st.sampled_from(
     [
         "/v2/generation/text-to-image-with-ip",
-        *(f"/{version}/generation/image-{name}" for version in ("v1", "v2") for name in ("prompt", "inpaint-outpaint")),
+        *(
+            f"/{version}/generation/image-{name}"
+            for version in ("v1", "v2")
+            for name in ("prompt", "inpaint-outpaint", "enhance")
+        ),
     ]
 )
 
@@ -115,7 +125,7 @@ def test_any_object_with_pictures(client: TestClient, path: str, body: dict[str,
 @given(path=PICTURE_PATHS, body=PICTURE_BODIES, file=st.binary(max_size=60) | PNGS)
 def test_any_form(client: TestClient, path: str, body: dict[str, Any], file: bytes) -> None:
     data = {name: _sendable(str(value)) for name, value in body.items()}
-    assert client.post(path, data=data, files={"cn_img2": file}).status_code in (200, 422)
+    assert client.post(path, data=data, files={"cn_img2": file, "enhance_input_image": file}).status_code in (200, 422)
 
 
 TYPES = ["", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x/y", ";"]
