@@ -90,11 +90,17 @@ def _counted(
 
 
 def _enhanced(stage: Detail, picture: Picture, means: Means) -> Iterator[Progress | _Result]:
-    """All steps of one picture. The progress counts steps: 1.5 is the middle of the second."""
+    """All steps of one picture. The progress counts steps: 1.5 is the middle of the second.
+
+    A pass that is skipped on request is left out; with a first variation or upscale all that would follow it is.
+    """
     done = 0
     prompts = stage.base.prompts
     if stage.start is not None and not stage.start.comes_last:
-        picture = yield from _painted(start_stage(stage, stage.start, picture, prompts), picture, None, done, means)
+        varied = yield from _painted(start_stage(stage, stage.start, picture, prompts), picture, None, done, means)
+        if varied is None:
+            return
+        picture = varied
         done += 1
     for one in stage.passes:
         if isinstance(one, PartsPass):
@@ -113,7 +119,7 @@ def _enhanced(stage: Detail, picture: Picture, means: Means) -> Iterator[Progres
 def _passed(
     stage: Detail, one: DetailPass, prompts: Prompts, picture: Picture, done: int, means: Means
 ) -> Generator[Progress | _Result, None, Picture | None]:
-    """The picture after a pass; ``None`` where the pass has nothing to paint."""
+    """The picture after a pass; ``None`` where the pass has nothing to paint, or was skipped."""
     stop_if(means.cancel)
     yield Progress(done, "Detecting ..." if one.mask.model == "sam" else "Finding a mask ...")
     found = means.find_mask(picture, one.mask)
@@ -129,8 +135,9 @@ def _passed(
 
 def _painted(
     stage: Diffuse, picture: Picture, mask: Mask | None, done: int, means: Means
-) -> Generator[Progress | _Result, None, Picture]:
-    """What a stage of one picture makes of it."""
+) -> Generator[Progress | _Result, None, Picture | None]:
+    """What a stage of one picture makes of it; ``None`` where it was skipped on request."""
+    made: Picture | None = None
     kept = {PICTURE: picture} if mask is None else {PICTURE: picture, MASK: mask}
     for event in means.paint(stage, shown(kept)):
         match event:
@@ -138,10 +145,10 @@ def _painted(
                 yield replace(event, fraction=done + fraction)
             case ImageFinished(pixels=pixels):
                 yield _Result(event, is_step=True)
-                picture = pixels
+                made = pixels
             case _:
                 pass
-    return picture
+    return made
 
 
 def finished_mask(found: NDArray[np.uint8], one: DetailPass) -> Mask:

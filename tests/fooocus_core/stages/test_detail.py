@@ -76,13 +76,17 @@ def detail(base: Diffuse, *passes: DetailPass, **fields: Any) -> Detail:
 class Told:
     """In place of the engine: writes down what is painted; every painting is brighter by ten."""
 
-    def __init__(self, found: dict[str, FoundMask] | None = None) -> None:
+    def __init__(self, found: dict[str, FoundMask] | None = None, skipped: int | None = None) -> None:
+        """``skipped``: which painting is left out on request."""
         self.stages: list[Diffuse] = []
         self._found = found or {}
+        self._skipped = skipped
 
     def paint(self, stage: Diffuse, pictures: Pictures) -> Iterator[Event]:
         self.stages.append(stage)
         yield Progress(0.5, "half")
+        if len(self.stages) - 1 == self._skipped:
+            return
         before = pictures("picture")
         large = np.repeat(np.repeat(before, 2, 0), 2, 1) if stage.start is not None and stage.start.factor else before
         yield ImageFinished(0, stage.seed, large + np.uint8(10), None)
@@ -173,6 +177,19 @@ def test_a_mask_of_nothing_is_left_out(base: Diffuse) -> None:
     told = Told({"u2netp": FoundMask(np.full((SIDE, SIDE), 90, np.uint8))})
     assert results(detail(base, CUTOUT), told) == []
     assert told.stages == []
+
+
+def test_a_pass_that_is_skipped_changes_nothing(base: Diffuse) -> None:
+    told = Told(skipped=0)
+    start = replace(VARIED, comes_last=True, uses_last_prompts=True)
+    assert levels(results(detail(base, FACE, EYE, start=start), told)) == [10, 20]
+    assert told.prompts == ["a face", "a cat", "a cat"]
+
+
+def test_a_skipped_first_variation_leaves_the_picture_out(base: Diffuse) -> None:
+    told = Told(skipped=0)
+    assert results(detail(base, FACE, start=VARIED), told) == []
+    assert len(told.stages) == 1
 
 
 def test_finishing_a_mask() -> None:
