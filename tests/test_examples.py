@@ -32,6 +32,11 @@ WRITTEN = {
     "async_with_previews.py": {"async-0.png": (512, 512)},
     "upscale_vary.py": {"varied-0.png": LARGE, "upscaled-0.png": LARGE, "varied-again-0.png": LARGE},
     "inpaint_outpaint.py": {"inpainted-0.png": (256, 256), "outpainted-0.png": (256 + 64 + 128, 256)},
+    "enhance.py": {
+        "enhanced-0.png": (256, 256),
+        "enhanced-step-0.png": (256, 256),
+        "enhanced-step-1.png": (256, 256),
+    },
     "image_prompt.py": {},
     "text_to_image_with_ip.py": {"without-a-picture-0.png": (512, 512)},
     "webhook.py": {"webhook-0.png": (512, 512)},
