@@ -51,8 +51,13 @@ async def healthz(opening: OpeningServices, response: Response) -> Health:
 
 @router.get("/readyz", operation_id="readyz_get", response_model=Health, responses=UNAVAILABLE)
 async def readyz(opening: OpeningServices, response: Response) -> Health:
-    """Whether a job sent now would be worked on: 503 while starting and when unhealthy."""
+    """Whether a job sent now would be worked on: 503 while starting or ending, and when unhealthy.
+
+    Here, a journal that cannot be written is unhealthy too; that is no reason to start the server anew.
+    """
     health = health_of(opening)
+    if health.status in ("ready", "busy") and (why := _why_no_job_is_taken(opening)):
+        health = Health(status="unhealthy", reason=why)
     if health.status in ("starting", "unhealthy"):
         response.status_code = 503
     return health
@@ -69,3 +74,11 @@ def health_of(opening: Opening) -> Health:
     if engine.state != "ready":
         return Health(status=engine.state, reason=engine.reason or None)
     return Health(status="busy" if services.jobs.counters().unfinished else "ready")
+
+
+def _why_no_job_is_taken(opening: Opening) -> str:
+    """Empty if jobs are taken; answered from memory."""
+    services = opening.opened
+    if services is None or services.jobs.is_closed():
+        return "the server is shutting down"
+    return "the journal of jobs cannot be written" if services.jobs.owes_the_journal() else ""

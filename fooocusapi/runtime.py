@@ -30,6 +30,7 @@ from fooocusapi.images.inputs import input_images
 from fooocusapi.images.kept import KeptPictures, pictures_of
 from fooocusapi.images.outputs import OutputStore, remove_unfinished
 from fooocusapi.images.shown import ShownPictures
+from fooocusapi.jobs.caretaker import Caretaker, Pulse
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue, Limits
@@ -72,6 +73,7 @@ class _Parts:
     journal: SqlJournal
     queue: JobQueue
     worker: Worker
+    caretaker: Caretaker
     webhooks: WebhookSender
 
 
@@ -134,12 +136,18 @@ class Runtime:
             outputs,
             lambda: make_engine(settings, library, preset),
             lambda job: settings.tams_job_limit_s if job.surface == STAGED else inf,
+            Pulse(settings.stalled_after_s),
         )
-        self._parts = _Parts(journal, queue, worker, webhooks)
+        describer = Describer(library, catalogue_of(settings, config))
+        caretaker = Caretaker(
+            worker, unload_after_s=settings.unload_after_s, unload_others=[masks.unload, describer.unload]
+        )
+        self._parts = _Parts(journal, queue, worker, caretaker, webhooks)
         webhooks.start()
         queue.restore()
         kept.keep_only(_pictures_waited_for(queue))
         worker.start()
+        caretaker.start()
         return Services(
             jobs=queue,
             outputs=outputs,
@@ -148,7 +156,7 @@ class Runtime:
             shown=shown,
             engine=worker,
             masks=MaskMaker(masks),
-            describer=Describer(library, catalogue_of(settings, config)),
+            describer=describer,
             library=library,
             resolve=_resolver(
                 preset,
@@ -181,6 +189,7 @@ class Runtime:
             self._parts.journal.close()
 
     def _drain(self, parts: _Parts) -> None:
+        parts.caretaker.stop()
         self.is_settled = parts.worker.stop(self._settings.shutdown_grace_s, LET_GO_WITHIN_S)
         if not self.is_settled:
             logger.warning("the worker did not stop in time; a job that it was at starts again with the server")

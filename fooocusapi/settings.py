@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         validation_alias=_variable("database_url", "FOOOCUS_DB_CONF"),
         description="the journal's database; empty: journal.db in the outputs folder",
     )
+    stalled_after_s: float = Field(
+        600.0, ge=0, description="how long the running job may give no sign of life before it is told of; 0: for ever"
+    )
+    unload_after_s: float = Field(
+        0.0, ge=0, description="after how long without a job networks are forgotten to give memory back; 0: never"
+    )
     shutdown_grace_s: float = Field(
         0.0,
         ge=0,

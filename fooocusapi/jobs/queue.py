@@ -239,6 +239,16 @@ class JobQueue:
         with self._state:
             return self._running_id is not None
 
+    def is_closed(self) -> bool:
+        """Whether no job is taken any more."""
+        with self._state:
+            return self._closed
+
+    def owes_the_journal(self) -> bool:
+        """Whether the journal could not take the end of a job and has not since."""
+        with self._state:
+            return bool(self._unsaved)
+
     def snapshot(self) -> Snapshot:
         """Every job of this run of the server, oldest first."""
         with self._state:

@@ -14,8 +14,19 @@ from math import inf
 from typing import Protocol
 
 from fooocus_core.errors import CoreError
-from fooocus_core.events import Cancelled, CancelToken, Ending, Event, Failed, Finished, ImageFinished, SkipToken
+from fooocus_core.events import (
+    Cancelled,
+    CancelToken,
+    Ending,
+    Event,
+    Failed,
+    Finished,
+    ImageFinished,
+    Progress,
+    SkipToken,
+)
 from fooocus_core.plan import Plan
+from fooocusapi.jobs.caretaker import Pulse
 from fooocusapi.jobs.job import Job, Taken
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import Assignment, JobQueue
@@ -24,6 +35,7 @@ from fooocusapi.services import EngineStatus
 logger = logging.getLogger(__name__)
 
 ENGINE_LOST = "the engine could not be started"
+WORKER_LOST = "the worker has ended"
 JOURNAL_LOST = "the journal of jobs could not be written"
 PICTURE_LOST = "the picture could not be saved"
 TOOK_TOO_LONG = "the job took longer than it may"
@@ -61,10 +73,11 @@ class Worker:
         store: ImageStore,
         make_engine: Callable[[], Engine],
         time_limit_s: Callable[[Job], float] = lambda job: inf,
+        pulse: Pulse | None = None,
     ) -> None:
         """``make_engine`` is called on the worker's thread, where its heavy imports delay nobody.
 
-        ``time_limit_s``: how long a job may run before it fails.
+        ``time_limit_s``: how long a job may run before it fails. ``pulse`` tells how long it may be silent.
         """
         self._queue = queue
         self._time_limit_s = time_limit_s
@@ -73,6 +86,7 @@ class Worker:
         self._engine: Engine | None = None
         self._status = EngineStatus("starting")
         self._engine_in_use = threading.Lock()
+        self.pulse = pulse or Pulse()
         self._letting_go = threading.Event()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
 
@@ -97,18 +111,44 @@ class Worker:
         return not self._thread.is_alive()
 
     def status(self) -> EngineStatus:
-        """How the engine is; answered from memory."""
+        """How the engine is, and whether the running job stands still; answered from memory."""
+        standstill = self.pulse.standstill
+        if standstill is not None:
+            return EngineStatus("unhealthy", standstill.reason)
+        if self._thread.ident is not None and not self._thread.is_alive():
+            return EngineStatus("unhealthy", WORKER_LOST)
         return self._status
+
+    @property
+    def thread_id(self) -> int | None:
+        """As ``sys._current_frames`` knows it."""
+        return self._thread.ident
 
     def unload(self) -> None:
         """Give the device's memory back; blocks until a running job has ended."""
         with self._engine_in_use:
-            if self._engine is not None:
-                self._engine.unload()
+            self._unload()
+
+    def unload_if_idle(self, for_s: float) -> bool:
+        """The same if there was no job for so long; whether it was. Never waits for a job."""
+        if not self._engine_in_use.acquire(blocking=False):
+            return False
+        try:
+            is_idle = self.pulse.idle_s >= for_s
+            if is_idle:
+                self._unload()
+            return is_idle
+        finally:
+            self._engine_in_use.release()
+
+    def _unload(self) -> None:
+        if self._engine is not None:
+            self._engine.unload()
 
     def _work(self) -> None:
         with self._engine_in_use:
             self._have_engine()
+            self.pulse.end()
         while (assignment := self._queue.take()) is not None:
             self._end(assignment, self._outcome(assignment))
 
@@ -127,6 +167,7 @@ class Worker:
         """How the job ended, whatever happened."""
         try:
             with self._engine_in_use:
+                self.pulse.begin(assignment.job.id)
                 return self._play(assignment)
         except JournalError:
             logger.exception("job %s cannot be recorded", assignment.job.id)
@@ -134,6 +175,8 @@ class Worker:
         except BaseException as error:  # An exception that got out of here would leave every later job waiting.
             logger.exception("job %s stopped on an error", assignment.job.id)
             return Failed(_reason(error, UNFORESEEN))
+        finally:
+            self.pulse.end()
 
     def _play(self, assignment: Assignment) -> Ending:
         job = self._queue.apply(assignment.job.id, Taken())
@@ -142,6 +185,7 @@ class Worker:
             return Failed(self._status.reason or UNFORESEEN)
         ends_s = time.monotonic() + self._time_limit_s(job)
         for event in engine.run(job.plan, self._asked_to_stop(assignment, ends_s), assignment.skip):
+            self.pulse.beat(event.text if isinstance(event, Progress) else None)
             if isinstance(event, ImageFinished):
                 if not self._saved(job, event):
                     return Failed(PICTURE_LOST)
@@ -165,7 +209,13 @@ class Worker:
         return True
 
     def _asked_to_stop(self, assignment: Assignment, ends_s: float = inf) -> CancelToken:
-        return lambda: assignment.cancel() or self._letting_go.is_set() or time.monotonic() >= ends_s
+        """What an engine asks between network calls, each of which is a sign of life."""
+
+        def is_asked_to_stop() -> bool:
+            self.pulse.beat()
+            return assignment.cancel() or self._letting_go.is_set() or time.monotonic() >= ends_s
+
+        return is_asked_to_stop
 
     def _end(self, assignment: Assignment, ending: Ending) -> None:
         """Write the ending down; a job that only the shutdown interrupted waits again instead."""

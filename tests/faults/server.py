@@ -45,7 +45,8 @@ class Trouble:
 class QuickEngine:
     """Writes each plan's prompt into ``runs`` when it begins; some words in a prompt have a meaning.
 
-    ``poison`` kills the process, ``fail`` fails, ``hold`` waits until ``go`` exists.
+    ``poison`` kills the process, ``fail`` fails, ``hold`` waits until ``go`` exists, ``hang``
+    does so without a sign of life.
     """
 
     folder: Path
@@ -60,6 +61,8 @@ class QuickEngine:
         if "fail" in prompt:
             yield Failed(SEALED)
             return
+        while "hang" in prompt and not (self.folder / "go").exists():
+            time.sleep(STEP_S)
         while "hold" in prompt and not (self.folder / "go").exists() and not cancel():
             time.sleep(STEP_S)
         for event in good_story(plan):

@@ -121,6 +121,17 @@ def test_an_engine_that_is_not_ready(house: House, status: EngineStatus, ready: 
         assert client.get("/ping").status_code == 200
 
 
+def test_not_ready_while_the_journal_cannot_be_written_and_while_ending(house: House) -> None:
+    """Neither is a reason to start the server anew."""
+    with serving(house) as client:
+        for name, reason in (("owes_the_journal", "cannot be written"), ("is_closed", "shutting down")):
+            setattr(house.jobs, name, lambda: True)
+            answer = client.get("/readyz")
+            assert answer.status_code == 503
+            assert reason in answer.json()["reason"]
+            assert client.get("/healthz").status_code == 200
+
+
 # ----------------------------------------------------------------------------------------------------------- transport
 
 
