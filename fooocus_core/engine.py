@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -30,6 +31,7 @@ from fooocus_core.masks.generate import FoundMask, generate_mask
 from fooocus_core.masks.models import MaskModels
 from fooocus_core.masks.options import MaskOptions
 from fooocus_core.model_files.supply import Supply
+from fooocus_core.models.device import is_out_of_memory
 from fooocus_core.models.loaded import ModelStore
 from fooocus_core.plan import Detail, Diffuse, Output, PartsPass, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
@@ -50,6 +52,8 @@ from fooocus_core.stages.start import (
 )
 
 logger = logging.getLogger(__name__)
+
+TRYING_AGAIN = "No room on the device, trying again in less ..."
 
 
 @dataclass
@@ -78,12 +82,9 @@ class Engine:
         """
         yield Started(images=plan.images)
         try:
-            yield from self._stages(plan, cancel, skip)
+            yield from self._twice(plan, cancel, skip)
         except Interrupted:
             yield Cancelled()
-        except torch.cuda.OutOfMemoryError:
-            self.unload()
-            yield Failed(str(OutOfMemory(OUT_OF_MEMORY)))
         except CoreError as error:
             logger.warning("plan failed: %s", error)
             yield Failed(str(error))
@@ -92,6 +93,27 @@ class Engine:
             yield Failed("internal error, see the server's log")
         else:
             yield Finished()
+
+    def _twice(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
+        """The stages' events; where there is no room, those of a second try from the start that takes less of it.
+
+        No picture is told twice. Raises what the stages raise, ``OutOfMemory`` when both tries have failed.
+        """
+        told: set[int] = set()
+        if not (yield from _with_room(self._stages(plan, cancel, skip), told)):
+            logger.warning("no room on the device: everything is forgotten, and the plan begins again in less")
+            self._make_room()
+            yield Progress(0.0, TRYING_AGAIN)
+            if not (yield from _with_room(self._stages(plan, cancel, skip), told)):
+                self._make_room()
+                raise OutOfMemory(OUT_OF_MEMORY)
+
+    def _make_room(self) -> None:
+        self.unload()
+        self.models.save_room()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
@@ -189,13 +211,26 @@ class Engine:
         self.models.unload()
 
 
+def _with_room(events: Iterator[Event], told: set[int]) -> Generator[Event, None, bool]:
+    """The events but for pictures that were ``told`` already; returns false where there was no room to go on.
+
+    It returns: only after its handler is left does nothing hold on to what the lost calls were at, which can be freed.
+    """
+    try:
+        for event in events:
+            if isinstance(event, ImageFinished):
+                if event.index in told:
+                    continue
+                told.add(event.index)
+            yield event
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
 def _refuse_unfinished(plan: Plan) -> None:
     """What plans can say and this release cannot do yet. Raises ``CoreError``."""
-    if any(_is_unfinished(stage) for stage in plan.stages):
-        raise CoreError("parts of a picture are not repainted in the web UI's way by this release")
-
-
-def _is_unfinished(stage: Stage) -> bool:
-    if isinstance(stage, Detail):
-        return any(isinstance(one, PartsPass) for one in stage.passes)
-    return stage.repaint is not None and stage.repaint.area is not None
+    if any(isinstance(one, PartsPass) for stage in plan.stages if isinstance(stage, Detail) for one in stage.passes):
+        raise CoreError("parts of a picture are not found one by one by this release")

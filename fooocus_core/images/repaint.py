@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from fooocus_core.images.area_classes import area_class
 from fooocus_core.images.fill import filled
 from fooocus_core.images.masks import resized_mask, soft_mask
 from fooocus_core.images.pixels import Mask, Picture, mixed
-from fooocus_core.images.resizing import Enlarge, fitted, lanczos
+from fooocus_core.images.resizing import Enlarge, covering, fitted, lanczos
 from fooocus_core.images.working_area import Box, working_box
+from fooocus_core.presets.sizes import Size
 
 DIFFUSION_CLASS = 1024
 """The area class that the working picture is brought to: the side of a square, in pixels."""
@@ -34,6 +36,8 @@ class CutOut:
     """The cut-out at the size of diffusion; ``mask``, of 0 and 255, and ``fill`` have the same size."""
     mask: Mask
     fill: Picture
+    is_contained: bool = False
+    """Whether the cut-out keeps its proportions in what is diffused, between bands that continue its edges."""
 
     def composited(self, generated: Picture) -> Picture:
         """The whole picture with a generated cut-out in it, of any size.
@@ -41,8 +45,16 @@ class CutOut:
         Where the soft mask is 0 the original's pixels are kept to the last bit.
         """
         front = self.original.copy()
-        front[self.box.part] = lanczos(generated, self.box.width, self.box.height)
+        fit = covering if self.is_contained else lanczos
+        front[self.box.part] = fit(generated, self.box.width, self.box.height)
         return mixed(front, self.original, self.soft_mask)
+
+    def fitting_size(self, width_px: int, height_px: int) -> Size:
+        """The size at which a generated picture of these sides fills the box."""
+        if not self.is_contained:
+            return Size(self.box.width, self.box.height)
+        stretch = max(self.box.width / width_px, self.box.height / height_px)
+        return Size(math.ceil(width_px * stretch), math.ceil(height_px * stretch))
 
 
 def cut_out(picture: Picture, mask: Mask, respective_field: float, sized: Sized, *, fill: bool) -> CutOut:

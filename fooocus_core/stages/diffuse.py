@@ -50,9 +50,12 @@ from fooocus_core.stages.repainting import (
     cut_out_of,
     initial_latent,
     inpaint_task,
+    is_unchanged,
     latents_of,
     put_back,
     run_preparing,
+    run_unchanged,
+    seeded,
     without_foreign_engine,
 )
 from fooocus_core.stages.skipping import skippable
@@ -113,8 +116,11 @@ def run_diffuse(
     stage = without_foreign_engine(without_foreign_lora(stage, checkpoint), checkpoint)
     stage = with_native_denoise(stage, checkpoint.native_area_px)
     if stage.repaint is not None and stage.repaint.only_prepare:
-        what = yield from _cut_out(stage.repaint, checkpoint, models, pictures, cancel)
+        what = yield from _cut_out(stage, stage.repaint, checkpoint, models, pictures, cancel)
         yield from run_preparing(stage, what)
+        return
+    if stage.repaint is not None and is_unchanged(stage, pictures):
+        yield from run_unchanged(stage, stage.repaint, pictures)
         return
     if stage.guides is not None and stage.guides.only_prepare:
         yield from _prepared_guides(stage, stage.guides, checkpoint, models, pictures, cancel)
@@ -168,6 +174,7 @@ def _picture(
 ) -> Iterator[Event]:
     yield Progress(_fraction(stage, index, 0), f"Encoding positive #{index + 1} ...")
     sides = encode_sides(stage, task, networks.base, models.embeddings())
+    start = seeded(stage, start, task.seed)
     latents = start.latent
     if denoise_of(stage) > 0:
         steps = start_sampling(stage, task, networks, sides, start, cancel)
@@ -193,7 +200,7 @@ def _start(
     native_area_px = networks.base.native_area_px
     size = sampled_size(Size(stage.width_px, stage.height_px), native_area_px)
     if stage.repaint is not None:
-        what = yield from _cut_out(stage.repaint, networks.base, models, pictures, cancel)
+        what = yield from _cut_out(stage, stage.repaint, networks.base, models, pictures, cancel)
         yield Progress(0.0, "VAE Inpaint encoding ...")
         latents = latents_of(stage, what, networks, last_seed)
         return Start(initial_latent(stage.repaint, latents), cut_out=what, repaint=latents)
@@ -213,10 +220,16 @@ def _start(
 
 
 def _cut_out(
-    repaint: Repaint, model: LoadedModel, models: ModelStore, pictures: Pictures, cancel: CancelToken
+    stage: Diffuse,
+    repaint: Repaint,
+    model: LoadedModel,
+    models: ModelStore,
+    pictures: Pictures,
+    cancel: CancelToken,
 ) -> Generator[Event, None, CutOut]:
     yield Progress(0.0, "Preparing the area to repaint ...")
-    return cut_out_of(repaint, pictures, models, model.native_area_px, before_tile=lambda: stop_if(cancel))
+    size = Size(stage.width_px, stage.height_px)
+    return cut_out_of(repaint, pictures, models, model.native_area_px, size, before_tile=lambda: stop_if(cancel))
 
 
 def _prepared_guides(
@@ -225,7 +238,7 @@ def _prepared_guides(
     """The guides as the networks would see them, in place of a diffusion (06, section 1)."""
     size = Size(stage.width_px, stage.height_px)
     if stage.repaint is not None:
-        what = yield from _cut_out(stage.repaint, model, models, pictures, cancel)
+        what = yield from _cut_out(stage, stage.repaint, model, models, pictures, cancel)
         size = Size(what.picture.shape[1], what.picture.shape[0])
     prepared = guide_pictures(guides, pictures, size, models.guides.faces, lambda: stop_if(cancel))
     for index, guide in enumerate(prepared):
@@ -325,6 +338,9 @@ def _described(
     record = replace(record, refiner_hash=refiner_hash, upscaler=start.upscaler)
     if start.repaint is None:
         return record
+    if start.cut_out is not None and stage.repaint is not None and stage.repaint.area is not None:
+        height, width = start.cut_out.original.shape[:2]
+        return replace(record, width_px=width, height_px=height)
     size = painted_size(start)  # not that of the picture in which it lies
     return replace(record, width_px=size.width_px, height_px=size.height_px)
 

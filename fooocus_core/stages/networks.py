@@ -77,7 +77,7 @@ def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> 
 
 def with_inpaint_head(networks: Networks, stage: Diffuse, latents: RepaintLatents) -> Networks:
     """The same with the inpaint head's look at what is repainted; without an engine, unchanged."""
-    if networks.inpaint is None:
+    if networks.inpaint is None or latents.masked is None:
         return networks
     base = networks.base
     latent_format = resolve_scheduler(stage.sampling.scheduler, base.prediction).prediction.latent_format

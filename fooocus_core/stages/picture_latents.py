@@ -20,7 +20,7 @@ from fooocus_core.images.repaint import CutOut
 from fooocus_core.images.resizing import Enlarge
 from fooocus_core.models.autoencoder import Autoencoder
 from fooocus_core.models.upscaler import Upscaler, as_picture
-from fooocus_core.plan import Enlarging, EnlargingMethod
+from fooocus_core.plan import Enlarging, EnlargingMethod, MaskedContent
 from fooocus_core.presets.sizes import Size
 
 ENCODING_SEEDS = 2**32
@@ -47,11 +47,11 @@ Draw = Callable[[torch.Size], Tensor]
 class RepaintLatents:
     """``mask``: ``[1, 1, h, w]``, 1 where to repaint; the others ``[1, 4, h, w]``.
 
-    ``masked`` is for the inpaint head, ``fill`` what is started from and kept outside the mask. ``swapped_fill`` is
-    the fill as a refiner's own autoencoder encodes it.
+    ``masked`` is for the inpaint head, ``None`` without one; ``fill`` is what is started from and kept outside the
+    mask. ``swapped_fill`` is the fill as a refiner's own autoencoder encodes it.
     """
 
-    masked: Tensor
+    masked: Tensor | None
     mask: Tensor
     fill: Tensor
     swapped_fill: Tensor | None = None
@@ -97,6 +97,32 @@ def repaint_latents(
     swapped = None if swapped_autoencoder is None else encoded(cut_out.fill, swapped_autoencoder, draw)
     fill = encoded(cut_out.fill, autoencoder, draw)
     return RepaintLatents(masked, latent_mask(mask, fill, autoencoder.factor), fill, swapped)
+
+
+def area_latents(cut_out: CutOut, autoencoder: Autoencoder, draw: Draw) -> RepaintLatents:
+    """All that a repainting behind a soft mask needs of its pictures (TAMS contract, section 13.11).
+
+    A cell is painted where more than half of it is masked. A fill of another size than the cut-out is resized as
+    latents.
+    """
+    height, width = (side // autoencoder.factor for side in cut_out.picture.shape[:2])
+    fill = encoded(cut_out.fill, autoencoder, draw)
+    if fill.shape[2:] != (height, width):
+        fill = functional.interpolate(fill, (height, width), mode="bilinear")
+    cells = functional.interpolate(mask_weights(cut_out.mask), (height, width), mode="area")
+    return RepaintLatents(None, cells.round(), fill)
+
+
+def with_content(latents: RepaintLatents, content: MaskedContent, noise: Tensor) -> Tensor:
+    """What a repainting behind a soft mask starts from; ``noise``: un-scaled as the latents are."""
+    mask = latents.mask.to(latents.fill)
+    match content:
+        case "noise":
+            return latents.fill * (1 - mask) + noise.to(latents.fill) * mask
+        case "nothing":
+            return latents.fill * (1 - mask)
+        case _:
+            return latents.fill
 
 
 def as_pixels(picture: Picture) -> Tensor:
