@@ -118,7 +118,7 @@ async def generate(
         str | None, Header(description="One kind of picture for the picture itself; any list of types means JSON.")
     ] = None,
 ) -> Response:
-    """Paints, varies, enlarges and repaints: what is done follows from the pictures in the body.
+    """Paints, varies, enlarges, repaints and enhances: what is done follows from the pictures in the body.
 
     The first of these that applies is the answer: the picture itself (`Accept`), a stream of events (`stream_output`),
     a task to ask for later (`async_process`), else the finished record, however long that takes. A caller who goes away

@@ -200,6 +200,8 @@ def test_where_nothing_was_found_the_job_succeeds_with_nothing(house: House, cli
     answer = client.post(V2, json={**enabled, "async_process": True}).json()
     job = finished(client, answer["job_id"])
     assert (job["job_stage"], job["job_result"]) == ("SUCCESS", [])
+    (waited,) = client.post(V2, json=enabled).json()
+    assert (waited["url"], waited["finish_reason"]) == (None, "ERROR")  # an empty list is more than clients bear
 
 
 def test_the_record_tells_what_was_asked(house: House, client: TestClient) -> None:
