@@ -295,6 +295,15 @@ def test_a_form_of_escapes_only(watched: Watched) -> None:
     assert "is no picture" in refusal(answer, "input_image")
 
 
+@pytest.mark.parametrize("path", [INPAINT_JSON, "/v1/engine/generate"])
+def test_a_long_text_that_is_not_used_is_not_written_down(watched: Watched, path: str) -> None:
+    journal = watched.server.folder / "outputs" / "journal.db-wal"
+    before = journal.stat().st_size
+    answer = watched.post(path, json={"inpaint_additional_prompt": "a " * (4 * MIB)})
+    assert answer.status_code == 200
+    assert journal.stat().st_size < before + 4 * MIB
+
+
 @pytest.mark.parametrize("field", ["style_selections", "outpaint_selections"])
 def test_a_list_of_nothing(watched: Watched, field: str) -> None:
     body = streamed(head_of(field), b"," * (20 * MIB), b"\r\n--b--\r\n")

@@ -222,7 +222,8 @@ def _recorded_params(body: CommonRequest, plan: Plan) -> dict[str, Any]:
         "input_image": None,
         "input_mask": None,
         "image_prompts": _recorded_prompts(stage),
-        "inpaint_additional_prompt": _additional_prompt(body),
+        # Without an inpainting nobody has looked how long it is.
+        "inpaint_additional_prompt": additional_prompt,
         **_recorded_sides(stage),
         "uov_method": "Disabled" if stage.start is None else stage.start.method,
         "upscale_value": None if stage.start is None else stage.start.factor,

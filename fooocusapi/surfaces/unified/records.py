@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fooocus_core.plan import Diffuse, Lora, Plan
 from fooocus_core.presets.sizes import Size, parse_size
-from fooocus_core.resolve import MAX_GUIDES
+from fooocus_core.resolve import MAX_GUIDES, MAX_PROMPT_CHARACTERS
 from fooocusapi.errors import Location
 from fooocusapi.surfaces.enhancements import MAX_CONTROLLERS, EnhanceCtrlNets, told
 from fooocusapi.surfaces.lenient import default_of
@@ -48,7 +48,8 @@ def recorded_request(
         **_resolved(stage),
         **recorded_controls(stage),
         "prompt": _prompt(body, stage),
-        "inpaint_additional_prompt": additional_prompt(body),
+        # Without an inpainting nobody has looked how long it is.
+        "inpaint_additional_prompt": additional_prompt(body)[:MAX_PROMPT_CHARACTERS],
         "aspect_ratios_selection": _size_text(body, presets),
         "output_format": output.image_format,
         "save_metadata_to_images": output.save_metadata,
