@@ -85,7 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """From the outside in. Everything from CORS inwards answers browsers of other origins, errors included."""
-    access = Access(settings.apikey.get_secret_value(), settings.pictures_need_key, is_staged)
+    access = Access(settings.api_keys, settings.pictures_need_key, is_staged)
     return [
         Middleware(RequestIds),
         Middleware(

@@ -30,6 +30,10 @@ HEADERS = {
 }
 
 
+TRUSTED = "trusted"
+"""Extension of a request whose address the operator named, and not a caller: closed networks are open to it."""
+
+
 class TargetRefused(Exception):
     """An address, or what its name resolves to, that this server must not connect to."""
 
@@ -74,7 +78,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._resolve = resolve
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        *others, last = await self._allowed_addresses(request.url)
+        *others, last = await self._allowed_addresses(request)
         for address in others:
             try:
                 return await self._inner.handle_async_request(_pinned(request, address))
@@ -85,8 +89,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    async def _allowed_addresses(self, url: httpx.URL) -> Sequence[IPAddress]:
+    async def _allowed_addresses(self, request: httpx.Request) -> Sequence[IPAddress]:
         """All addresses of the host, at least one. A host with one address that is closed is closed as a whole."""
+        url = request.url
         scheme, host, port = _origin(url)
         if scheme not in DEFAULT_PORTS or not host or not 0 < port <= MAX_PORT:
             raise httpx.UnsupportedProtocol("only http:// and https:// addresses of a host and its ports are fetched")
@@ -96,7 +101,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("the name of the host cannot be resolved") from error
         if not addresses:
             raise httpx.ConnectError("the name of the host has no address")
-        if not self._allow_private and _origin(url) != self._own and not all(map(is_public, addresses)):
+        may_be_private = self._allow_private or request.extensions.get(TRUSTED) or _origin(url) == self._own
+        if not may_be_private and not all(map(is_public, addresses)):
             raise TargetRefused
         return addresses
 

@@ -33,8 +33,9 @@ from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.caretaker import Caretaker, Pulse
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
+from fooocusapi.jobs.outbox import SqlOutbox
 from fooocusapi.jobs.queue import JobQueue, Limits
-from fooocusapi.jobs.webhooks import Composer, Delivery, WebhookSender
+from fooocusapi.jobs.webhooks import Composer, Delivery, Notices, WebhookSender
 from fooocusapi.jobs.worker import Engine, Worker
 from fooocusapi.presets import NamedPresets
 from fooocusapi.services import Resolver, Services
@@ -104,17 +105,21 @@ class Runtime:
         settings.output_path.mkdir(parents=True, exist_ok=True)
         journal = SqlJournal(settings.journal_url)
         remove_unfinished(settings.output_path)
-        webhooks = WebhookSender(_webhook_client)
+        webhooks = WebhookSender(
+            partial(_webhook_client, settings), SqlOutbox(journal.database), key=settings.webhook_key
+        )
         black_out_nsfw = settings.black_out_nsfw or config.is_on(BLACK_OUT_KEY)
         told = composers(outputs, settings)
+        notices = Notices(webhooks, told)
         queue = JobQueue(
             journal,
             clock=epoch_ms,
             limits=Limits(queue_size=settings.queue_size, history=settings.queue_history),
             delete_files=outputs.delete,
+            on_ending=[notices.prepare],
             on_ended=[
                 lambda job: kept.let_go(pictures_of(job.plan)),
-                _telling(webhooks, told),
+                notices.send,
             ],
         )
         names = _names(settings, library, config)
@@ -296,8 +301,9 @@ def composers(outputs: OutputStore, settings: Settings) -> dict[str, Composer]:
     """For each dialect but the staged, what it tells of an ended job: to its own address, else to the settings'."""
 
     def to_its_address(job: Job, body: Mapping[str, Any] | str) -> Delivery | None:
-        url = job.context.get("webhook_url") or settings.webhook_url
-        return Delivery(job.id, url, body) if url else None
+        asked = job.context.get("webhook_url")
+        url = asked or settings.webhook_url
+        return Delivery(job.id, url, body, is_trusted=not asked) if url else None
 
     def of_task(job: Job) -> Mapping[str, Any] | str:
         return unified.webhook_body(job, outputs, as_text=settings.task_webhook == "string")
@@ -313,20 +319,14 @@ def epoch_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _telling(webhooks: WebhookSender, by_surface: Mapping[str, Composer]) -> Callable[[Job], None]:
-    def tell(job: Job) -> None:
-        compose = by_surface.get(job.surface)
-        delivery = compose(job) if compose else None
-        if delivery is not None:
-            webhooks.send(delivery)
-
-    return tell
-
-
-def _webhook_client() -> httpx.AsyncClient:
+def _webhook_client(settings: Settings) -> httpx.AsyncClient:
+    """Closed to private networks, without proxies and without what receivers may leave, as for pictures."""
     import httpx
 
-    return httpx.AsyncClient()
+    from fooocusapi.fetch import GuardedTransport, network_transports
+
+    transport = GuardedTransport(network_transports()(), allow_private=settings.webhook_private)
+    return httpx.AsyncClient(transport=transport, trust_env=False)
 
 
 def _names(settings: Settings, library: Library, config: Config) -> Library | ObtainableNames:

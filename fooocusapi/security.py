@@ -1,4 +1,4 @@
-"""Who may call what: the key in ``X-API-KEY``, and how much a caller may send.
+"""Who may call what: the keys in ``X-API-KEY``, and how much a caller may send.
 
 Both are plain ASGI middleware in front of the routes, so that a caller without a key is turned away before a byte of
 the body is read, and an endless body is cut off while it arrives.
@@ -7,7 +7,7 @@ the body is read, and an endless body is cut off while it arrives.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -38,26 +38,33 @@ HasOwnKeys = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Access:
-    """``key`` empty: everything is open. ``pictures_need_key``: finished pictures too are only for callers with it."""
+    """No ``keys``: everything is open. ``pictures_need_key``: finished pictures too are only for callers with one."""
 
-    key: str = ""
+    keys: tuple[str, ...] = ()
     pictures_need_key: bool = False
     has_own_keys: HasOwnKeys = lambda path: False
 
     def __repr__(self) -> str:
-        return f"Access(key={'***' if self.key else ''!r}, pictures_need_key={self.pictures_need_key})"
+        return f"Access({len(self.keys)} keys, pictures_need_key={self.pictures_need_key})"
 
     def allows(self, path: str, sent_key: str | None) -> bool:
-        """Whether a caller who sent this key (``None``: none at all) may have this path. Constant time per key."""
-        if not self.key or path in OPEN_PATHS or path.startswith(f"{DOCS_ASSETS}/"):
+        """Whether a caller who sent this key (``None``: none at all) may have this path."""
+        if not self.keys or path in OPEN_PATHS or path.startswith(f"{DOCS_ASSETS}/"):
             return True
         if self.has_own_keys(path) or (not self.pictures_need_key and path.startswith(PICTURE_FOLDERS)):
             return True
-        return sent_key is not None and hmac.compare_digest(sent_key.encode("latin-1"), self.key.encode())
+        return is_one_of(sent_key, self.keys)
+
+
+def is_one_of(sent_key: str | None, keys: Sequence[str]) -> bool:
+    """Whether a header holds one of the keys. The time tells neither how much of one was right nor which it was."""
+    sent = b"" if sent_key is None else sent_key.encode("latin-1")
+    matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
+    return any(matches)
 
 
 class ApiKeyGuard:
-    """Answers 403 ``{"detail": "Forbidden"}`` to callers without the key."""
+    """Answers 403 ``{"detail": "Forbidden"}`` to callers without a key."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app

@@ -18,6 +18,7 @@ from fooocus_core.plan import ImagePromptWeighting
 from fooocus_core.presets.config_file import CONFIG_KEYS
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.resolve import MAX_PROMPT_CHARACTERS
+from fooocusapi.jobs.signatures import secret_bytes
 
 PREFIX = "FOOOCUSAPI_"
 
@@ -56,6 +57,12 @@ class Settings(BaseSettings):
     queue_size: int = Field(100, ge=1, description="waiting plus running jobs beyond which a request is refused")
     queue_history: int = Field(0, ge=0, description="finished jobs kept, pictures included; 0 keeps all")
     webhook_url: str = Field("", repr=False, description="told of every ended job whose request names no other")
+    webhook_secret: SecretStr = Field(
+        SecretStr(""), description="what webhooks are signed with, whsec_ and base64; empty: they are not"
+    )
+    webhook_private: bool = Field(
+        False, description="post to addresses of requests in loopback, private and other closed networks as well"
+    )
     task_webhook: TaskWebhook = Field(
         "string", description="how a task's record is posted: as JSON text in a JSON string, or as an object"
     )
@@ -78,7 +85,10 @@ class Settings(BaseSettings):
         description="how long the running job may go on at shutdown before it is put back, to run at the next start",
     )
 
-    apikey: SecretStr = Field(SecretStr(""), description="the key callers send as X-API-KEY; empty: open to all")
+    apikey: SecretStr = Field(
+        SecretStr(""),
+        description="the key callers send as X-API-KEY, or several with commas between; empty: open to all",
+    )
     pictures_need_key: bool = Field(False, description="close finished pictures to callers without the key as well")
 
     tams_keys: SecretStr = Field(
@@ -152,6 +162,21 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return stripped
 
+    @field_validator("apikey", mode="after")
+    @classmethod
+    def _is_some_key(cls, value: SecretStr) -> SecretStr:
+        """A key of commas and blanks alone must not leave the server open."""
+        if value.get_secret_value() and not _keys_of(value):
+            raise ValueError("must hold a key")
+        return value
+
+    @field_validator("webhook_secret", mode="after")
+    @classmethod
+    def _is_secret_of_webhooks(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            secret_bytes(value.get_secret_value())
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _in_lower_case(cls, value: object) -> object:
@@ -161,6 +186,16 @@ class Settings(BaseSettings):
     def public_url(self) -> str:
         """The prefix of links, without a final slash: configured, or made of host and port, never from a request."""
         return self.base_url.rstrip("/") or f"http://{_authority(self.host)}:{self.port}"
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """Any of which opens the server; none: it is open to all."""
+        return _keys_of(self.apikey)
+
+    @property
+    def webhook_key(self) -> bytes:
+        """What webhooks are signed with; empty: they are not."""
+        return secret_bytes(self.webhook_secret.get_secret_value()) if self.webhook_secret.get_secret_value() else b""
 
     @property
     def journal_url(self) -> str:
@@ -206,6 +241,11 @@ _SHARED_WITH_DEMO = (
     "vae_precision",
     "cpu_threads",
 )
+
+
+def _keys_of(text: SecretStr) -> tuple[str, ...]:
+    keys = (key.strip() for key in text.get_secret_value().split(","))
+    return tuple(key for key in keys if key)
 
 
 def _authority(host: str) -> str:

@@ -91,10 +91,15 @@ class SqlJournal:
 
         Raises ``JournalError`` when it cannot be opened or another server works on it (SQLite files only).
         """
-        with _translated("open"):
+        with translated("open"):
             self._engine = _engine(url)
             self._claim = _claim(self._engine)
             metadata.create_all(self._engine)
+
+    @property
+    def database(self) -> Engine:
+        """For tables of others beside the journal's own."""
+        return self._engine
 
     def close(self) -> None:
         """Let go of the database and of the claim on it."""
@@ -208,12 +213,12 @@ class SqlJournal:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated("read"), self._engine.connect() as connection:
+        with translated("read"), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with _translated("written"), self._engine.begin() as connection:
+        with translated("written"), self._engine.begin() as connection:
             yield connection
 
 
@@ -250,7 +255,7 @@ def _claim(engine: Engine) -> sqlite3.Connection | None:
 
 
 @contextmanager
-def _translated(action: str) -> Iterator[None]:
+def translated(action: str) -> Iterator[None]:
     """Errors of the database as ``JournalError``, cause kept. The text names no file: clients may see it."""
     try:
         yield

@@ -152,10 +152,13 @@ class JobQueue:
         limits: Limits | None = None,
         new_id: Callable[[], str] = random_id,
         delete_files: Callable[[Iterable[str]], None],
+        on_ending: Sequence[Callable[[Job], None]] = (),
         on_ended: Sequence[Callable[[Job], None]] = (),
     ) -> None:
         """``delete_files`` deletes results by their paths, and finds nothing wrong with one that is gone.
 
+        ``on_ending`` are called with the ended job before its end is written down: a process that is lost in between
+        has not ended it.
         ``on_ended`` are called once for each job, when everybody can already see its end, on the thread that ended it.
         """
         self._journal = journal
@@ -163,6 +166,7 @@ class JobQueue:
         self._limits = limits or Limits()
         self._new_id = new_id
         self._delete_files = delete_files
+        self._on_ending = tuple(on_ending)
         self._on_ended = tuple(on_ended)
 
         self._submitting = threading.Lock()
@@ -492,6 +496,8 @@ class JobQueue:
         return job
 
     def _conclude(self, job: Job) -> None:
+        for prepare in self._on_ending:
+            _guarded("preparing the end of a job", prepare, job)
         self._save_ending(job)
         with self._state:
             del self._unfinished[job.id]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,40 @@ def test_a_webhook_is_told_of_every_ended_job(tmp_path: Path) -> None:
     ((picture,),) = [by_id[good]]
     assert picture["seed"] == "5"
     assert picture["url"].endswith(f"/{good}-0.png")
+
+
+def test_a_webhook_that_a_kill_interrupted_is_delivered_by_the_next_process(tmp_path: Path) -> None:
+    arrived: list[tuple[str, bytes]] = []
+    accepts = threading.Event()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            arrived.append((self.headers["webhook-id"], self.rfile.read(int(self.headers["content-length"]))))
+            accepts.wait(PATIENCE_S)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    with serving(tmp_path, "--webhook-private") as first:
+        job_id = first.submit("good", webhook_url=url)
+        until(lambda: arrived)
+        first.end(signal.SIGKILL)
+    accepts.set()
+    with serving(tmp_path, "--webhook-private") as second:
+        until(lambda: len(arrived) == 2)
+        assert second.end(signal.SIGTERM) == 0
+    with serving(tmp_path, "--webhook-private") as third:
+        third.await_stage(third.submit("good"), "SUCCESS")
+        assert third.end(signal.SIGTERM) == 0
+    receiver.shutdown()
+    receiver.server_close()
+    assert len(arrived) == 2, "what has been accepted is not told again"
+    assert arrived[0] == arrived[1]
+    assert arrived[0][0] == f"msg_{job_id}"
 
 
 def test_a_second_server_on_the_same_outputs_ends_and_says_why(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
+from fooocusapi import security
 from fooocusapi.security import Access
 from fooocusapi.settings import Settings
 from tests.fooocusapi.served import TEXT_TO_IMAGE, TODAY, House, serving
@@ -88,7 +89,38 @@ def test_browsers_see_the_refusal_and_may_ask_beforehand(locked: TestClient) -> 
 
 
 def test_the_key_is_not_shown() -> None:
-    assert "secret" not in repr(Access("secret"))
+    assert "secret" not in repr(Access(("secret",)))
+
+
+@pytest.mark.parametrize("key", ["first", "second", "third"])
+def test_any_of_several_keys_opens(several: TestClient, key: str) -> None:
+    assert several.get("/v1/generation/job-queue", headers={"X-API-KEY": key}).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "first,second", "first, second ,third", "firs", "first ,", ",", "secondthird"])
+def test_nothing_between_several_keys_does(several: TestClient, key: str) -> None:
+    assert several.get("/v1/generation/job-queue", headers={"X-API-KEY": key}).status_code == 403
+
+
+def test_every_key_is_compared_whichever_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time must not tell which."""
+    compared: list[bytes] = []
+
+    def compare(sent: bytes, key: bytes) -> bool:
+        compared.append(key)
+        return sent == key
+
+    monkeypatch.setattr(security.hmac, "compare_digest", compare)
+    for key in ("a", "b", "c", "none"):
+        Access(("a", "b", "c")).allows("/v1/engines/styles", key)
+    assert compared == [b"a", b"b", b"c"] * 4
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    settings = Settings(apikey="first, second ,third,")  # type: ignore[arg-type]
+    with serving(House(tmp_path_factory.mktemp("several"), settings=settings)) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

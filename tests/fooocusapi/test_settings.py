@@ -70,6 +70,7 @@ def test_the_journal_lies_beside_the_pictures_unless_told(monkeypatch: pytest.Mo
         ({"webhook_url": "ftp://secret"}, "--webhook-url"),
         ({"base_url": "localhost:1"}, "--base-url"),
         ({"device": "tpu"}, "--device"),
+        ({"apikey": " , "}, "--apikey"),
     ],
 )
 def test_a_bad_value_is_named_and_not_shown(given: dict[str, str], named: str) -> None:
@@ -77,6 +78,12 @@ def test_a_bad_value_is_named_and_not_shown(given: dict[str, str], named: str) -
         load_settings(given)
     assert named in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_secret_that_is_none_is_not_shown() -> None:
+    with pytest.raises(BadSettings, match=r"--webhook-secret.*base64") as caught:
+        load_settings({"webhook_secret": "whsec_s3cret"})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +96,19 @@ def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_secrets_are_not_printed() -> None:
     settings = load_settings(
-        {"apikey": "s3cret", "webhook_url": "http://x/?token=s3cret", "database_url": "postgresql://u:s3cret@h/d"}
+        {
+            "apikey": "s3cret",
+            "webhook_secret": "s3cret" * 6,
+            "webhook_url": "http://x/?token=s3cret",
+            "database_url": "postgresql://u:s3cret@h/d",
+        }
     )
     assert "s3cret" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(("given", "keys"), [("", ()), ("a", ("a",)), (" a b ,c,,", ("a b", "c"))])
+def test_keys_are_parted_by_commas(given: str, keys: tuple[str, ...]) -> None:
+    assert load_settings({"apikey": given}).api_keys == keys
 
 
 def test_levels_are_read_in_any_case() -> None:

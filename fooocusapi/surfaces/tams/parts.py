@@ -82,11 +82,13 @@ class StagedParts:
 
     def callback(self, job: Job) -> Delivery | None:
         """What is posted of an ended job: the same as ``GET`` answers."""
-        url = job.context.get("webhook_url") or self.settings.webhook_url
+        asked = job.context.get("webhook_url")
+        url = asked or self.settings.webhook_url
         if not url:
             return None
         body = self.renderer.job(job, job.context["base_url"])
-        return Delivery(job.id, url, body, RETRIES_AFTER_S, CALLBACK_TIMEOUT_S)
+        is_trusted = not asked or _host_of(asked) in self._notify_hosts
+        return Delivery(job.id, url, body, RETRIES_AFTER_S, CALLBACK_TIMEOUT_S, is_trusted)
 
     @property
     def _notify_hosts(self) -> list[str]:
@@ -155,8 +157,7 @@ def open_parts(
 
 def _keys(settings: Settings) -> dict[str, str]:
     """The dialect's own keys, and the server's, which count as well."""
-    server_key = settings.apikey.get_secret_value()
-    return {**({server_key: ""} if server_key else {}), **bearer_keys(settings.tams_keys.get_secret_value())}
+    return {**dict.fromkeys(settings.api_keys, ""), **bearer_keys(settings.tams_keys.get_secret_value())}
 
 
 def _host_of(url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
@@ -14,7 +13,7 @@ from starlette.routing import Match
 from fooocusapi.bodies import LenientRoute
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.jobs.job import Job
-from fooocusapi.security import KEY_HEADER
+from fooocusapi.security import KEY_HEADER, is_one_of
 from fooocusapi.services import Services
 from fooocusapi.surfaces.tams.authority import Call
 from fooocusapi.surfaces.tams.credits import price
@@ -78,8 +77,7 @@ async def _caller(request: Request, services: OpenServices) -> str:
 
 def _has_server_key(request: Request, parts: StagedParts) -> bool:
     """Whether the caller has sent the key that opens all dialects."""
-    key, sent = parts.settings.apikey.get_secret_value(), request.headers.get(KEY_HEADER, "")
-    return bool(key) and hmac.compare_digest(sent.encode("latin-1"), key.encode())
+    return is_one_of(request.headers.get(KEY_HEADER), parts.settings.api_keys)
 
 
 def _target(request: Request) -> str:
