@@ -115,7 +115,7 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
+    def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Generator[Event, None, None]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
         _refuse_unfinished(plan)
         made: list[Source] = []
@@ -211,18 +211,19 @@ class Engine:
         self.models.unload()
 
 
-def _with_room(events: Iterator[Event], told: set[int]) -> Generator[Event, None, bool]:
+def _with_room(events: Generator[Event, None, None], told: set[int]) -> Generator[Event, None, bool]:
     """The events but for pictures that were ``told`` already; returns false where there was no room to go on.
 
     It returns: only after its handler is left does nothing hold on to what the lost calls were at, which can be freed.
     """
     try:
-        for event in events:
-            if isinstance(event, ImageFinished):
-                if event.index in told:
-                    continue
-                told.add(event.index)
-            yield event
+        with closing(events):
+            for event in events:
+                if isinstance(event, ImageFinished):
+                    if event.index in told:
+                        continue
+                    told.add(event.index)
+                yield event
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -95,7 +95,10 @@ class UnsupportedModel(ModelError):
     """The file can be read, but its network is not one this engine runs."""
 
 
-OUT_OF_MEMORY = "the device has no room for this picture"
+OUT_OF_MEMORY = (
+    "the device has no room for this picture, also when nothing else is on it: a smaller picture, a smaller upscale or "
+    "fewer pictures that guide it take less"
+)
 
 
 class OutOfMemory(CoreError):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.device import is_out_of_memory
 from fooocus_core.models.tiles import Tile, tiled
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,12 @@ class Autoencoder:
         """As ``decode``; a device without room for the whole picture decodes it in tiles (03, section 11)."""
         try:
             return self.decode(latents)
-        except torch.OutOfMemoryError:
-            log.warning("no room to decode the whole picture, decoding in tiles")
-            return self.decode_tiled(latents)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler, where the error still holds on to all that was calculated.
+        log.warning("no room to decode the whole picture, decoding in tiles")
+        return self.decode_tiled(latents)
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """A sample of the posterior, ``[batch, 4, h, w]``.

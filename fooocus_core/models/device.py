@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from fooocus_core.errors import OutOfMemory
+
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -25,6 +27,13 @@ class Placement:
     autoencoder: torch.dtype
     text: torch.dtype = torch.float16
     preview: torch.dtype = torch.float32
+    is_tight: bool = False
+    """Whether the device has no room to spare: text encoders, which each picture needs once, stay on the CPU."""
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where the text encoders are."""
+        return torch.device("cpu") if self.is_tight else self.device
 
 
 def choose_placement(
@@ -63,3 +72,13 @@ def _default_placement(device: torch.device) -> Placement:
         return Placement(device, torch.float32, torch.float32)
     bfloat = capability >= _BFLOAT_CAPABILITY and torch.cuda.is_bf16_supported()
     return Placement(device, torch.float16, torch.bfloat16 if bfloat else torch.float32, preview=torch.float16)
+
+
+_SIGNS_OF_NO_ROOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, the computer's own memory included, had no room; each back end says so in its own way."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError, OutOfMemory)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS_OF_NO_ROOM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -164,7 +164,7 @@ def load_bundled_upscaler(placement: Placement) -> Upscaler:
 
 
 def _load_text(checkpoint: Checkpoint, sidecar: Sidecar, placement: Placement, head_width: int) -> TextEncoders:
-    name, device, dtype = checkpoint.name, placement.device, placement.text
+    name, device, dtype = checkpoint.name, placement.text_device, placement.text
     text_l = load_text_l(checkpoint.under(TEXT_L_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
     text_g = load_text_g(checkpoint.under(TEXT_G_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
     tokenizer = sidecar.tokenizer or stock_tokenizer()
@@ -353,8 +353,13 @@ class ModelStore:
         except (UnknownModel, OSError):  # a file may go while the picture is made, which is no reason to lose it
             return ""
 
+    def save_room(self) -> None:
+        """Put less on the device from now on, until ``unload``; what is loaded already stays where it is."""
+        self.placement = replace(self.placement, is_tight=True)
+
     def unload(self) -> None:
         """Forget every network and give the device's memory back."""
+        self.placement = replace(self.placement, is_tight=False)
         self._loaded = None
         self._merged = []
         self._refiner = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fooocus_core.engine import Engine
-from fooocus_core.errors import Interrupted, UnreadableModel
+from fooocus_core.engine import TRYING_AGAIN, Engine
+from fooocus_core.errors import OUT_OF_MEMORY, Interrupted, OutOfMemory, UnreadableModel
 from fooocus_core.events import Cancelled, Ending, Event, Failed, Finished, ImageFinished, Progress, Started
 from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.images.pixels import Picture
@@ -25,12 +26,16 @@ SECRET = "/home/somebody/models/some.safetensors"
 
 
 class Store:
-    """Stands in for the models; knows whether they were let go."""
+    """Stands in for the models; knows what became of them."""
 
-    is_unloaded = False
+    def __init__(self) -> None:
+        self.calls: list[str] = []
 
     def unload(self) -> None:
-        self.is_unloaded = True
+        self.calls.append("unload")
+
+    def save_room(self) -> None:
+        self.calls.append("save room")
 
 
 @pytest.fixture
@@ -67,9 +72,7 @@ def test_stages_follow_one_another(engine: Engine, monkeypatch: pytest.MonkeyPat
     [
         (Interrupted("stopped on request"), Cancelled()),
         (UnreadableModel("some.safetensors", "cut"), Failed("some.safetensors: cut")),
-        (torch.cuda.OutOfMemoryError(), Failed("the device has no room for this picture")),
         (RuntimeError(SECRET), Failed("internal error, see the server's log")),
-        (MemoryError(SECRET), Failed("internal error, see the server's log")),
     ],
 )
 def test_whatever_goes_wrong_is_the_one_ending(
@@ -78,13 +81,52 @@ def test_whatever_goes_wrong_is_the_one_ending(
     assert events(engine, monkeypatch, error, stages=2) == [Started(6), Progress(0.25, "halfway"), ending]
 
 
-def test_no_room_on_the_device_lets_the_models_go(
-    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError(),
+        MemoryError(SECRET),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 12 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        OutOfMemory("no room to look for objects"),
+    ],
+)
+def test_no_room_on_the_device_is_met_by_a_second_try_in_less(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    halfway = Progress(0.5, "halfway")
+    told = events(engine, monkeypatch, error)
+    assert told == [Started(3), halfway, Progress(0.0, TRYING_AGAIN), halfway, Failed(OUT_OF_MEMORY)]
+    assert store.calls == ["unload", "save room"] * 2
+
+
+def test_no_other_error_is_tried_again(engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     events(engine, monkeypatch, RuntimeError())
-    assert not store.is_unloaded
-    events(engine, monkeypatch, torch.cuda.OutOfMemoryError())
-    assert store.is_unloaded
+    assert store.calls == []
+
+
+def test_a_second_try_goes_to_the_end_and_tells_no_picture_twice(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Big]] = []
+
+    def play(*_: Any) -> Iterator[Event]:
+        big = Big()
+        held.append(weakref.ref(big))
+        assert [ref() for ref in held] == [None] * (len(held) - 1) + [big], "the first try holds on to nothing"
+        for index in range(3):
+            yield ImageFinished(index, index, BRIGHT, None)
+            if index == 1 and len(held) == 1:
+                raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(Engine, "_play", play)
+    told = list(engine.run(Plan((STAGE,)), lambda: False))
+    assert [event.index for event in told if isinstance(event, ImageFinished)] == [0, 1, 2]
+    assert told[-1] == Finished()
+
+
+class Big:
+    """What a lost call was at."""
 
 
 def test_the_cause_of_a_bug_is_in_the_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,22 @@ def test_decoding_beside_diffusers_itself() -> None:
     torch.testing.assert_close(ours.encode(pixels, noise), posterior.mean + posterior.std * noise, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError(), RuntimeError("can't allocate memory")])
+def test_a_picture_without_room_is_decoded_in_tiles(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def decode(latents: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(model.autoencoder, "decode", decode)
+    assert model.autoencoder.decode_or_tiled(torch.zeros(1, 4, 8, 8)).shape[1] == 3
+
+
+def test_no_other_error_is_met_by_tiles(model: LoadedModel) -> None:
+    with pytest.raises(RuntimeError, match="channels"):
+        model.autoencoder.decode_or_tiled(torch.zeros(1, 3, 8, 8))
+
+
 def test_something_else_as_autoencoder(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "not_a_vae.safetensors")
     with pytest.raises(UnsupportedModel, match="not_a_vae"):
@@ -237,6 +254,15 @@ def test_a_changed_file_is_loaded_again(store: ModelStore, tmp_path: Path) -> No
     first = store.load(Models("tiny.safetensors"))
     write_checkpoint(tmp_path / "checkpoints" / "tiny.safetensors", tiny_checkpoint(None))
     assert store.load(Models("tiny.safetensors")) is not first
+
+
+def test_text_encoders_leave_a_tight_device_until_all_is_forgotten(store: ModelStore) -> None:
+    store.placement = replace(store.placement, device=torch.device("meta"))
+    assert store.placement.text_device.type == "meta"
+    store.save_room()
+    assert (store.placement.device.type, store.placement.text_device.type) == ("meta", "cpu")
+    store.unload()
+    assert store.placement.text_device.type == "meta"
 
 
 def test_unloading(store: ModelStore) -> None:
