@@ -219,9 +219,9 @@ def serving(house: House) -> Iterator[TestClient]:
         yield client
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Looks again and again, for no longer than a test is patient."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < deadline_s, "it did not come about"
         time.sleep(0.002)

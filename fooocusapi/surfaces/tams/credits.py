@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import ceil
 from typing import Final, assert_never
 
+from fooocus_core.presets.sizes import Size
 from fooocusapi.surfaces.tams.staged import (
     AdetailerStage,
     DiffusionStage,
     InpaintStage,
-    Size,
     StagedJob,
     StagedStep,
     UpscalerStage,
@@ -40,5 +40,5 @@ def _of_stage(step: StagedStep, count: int) -> float:
 
 
 def _closed_form(size: Size, steps: int, count: int) -> float:
-    pixel_factor = max(1.0, ceil(2 * size.area_px / MEGAPIXEL) / 2)
+    pixel_factor = max(1.0, ceil(2 * size.width_px * size.height_px / MEGAPIXEL) / 2)
     return MODEL_FACTOR * count * ceil(steps / 5) / 5 * pixel_factor

@@ -18,6 +18,7 @@ from fooocusapi.jobs.job import Job, ResultImage
 from fooocusapi.jobs.journal_base import TimeRange
 from fooocusapi.jobs.queue import JobQueue
 from fooocusapi.surfaces.tams.failures import Problem, Refusal
+from fooocusapi.surfaces.tams.resources import canonical
 
 SURFACE: Final = "tams"
 JOB_TYPE: Final = "Staged"
@@ -112,7 +113,7 @@ class Ledger:
 
     def finished_picture(self, application: str | None, picture_id: str) -> ResultImage | None:
         """The picture that a job made, by the identifier in its answer; ``application`` ``None``: anyone's."""
-        for place in range(MAX_PICTURES):
+        for place in range(MAX_PICTURES if canonical(picture_id) else 0):
             job = self._jobs.get(_moved(picture_id, place))
             if job is not None and job.surface == SURFACE and self._is_for(application, job):
                 return next((result for result in job.results if result.index == place), None)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from fooocus_core.errors import MissingPicture
 from fooocus_core.presets.preset import Preset
+from fooocus_core.presets.sizes import Size
 from fooocusapi.images.decode import ImageLimits, UnusableImage, decode_image
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.job import Job
@@ -24,7 +25,6 @@ from fooocusapi.surfaces.tams.model_table import ModelTable
 from fooocusapi.surfaces.tams.pictures import Read, first_of, reading
 from fooocusapi.surfaces.tams.render import Renderer
 from fooocusapi.surfaces.tams.resources import Resources
-from fooocusapi.surfaces.tams.staged import Size
 from fooocusapi.surfaces.tams.stages import MAX_SEED, FileNames, KnownPicture, Means
 
 if TYPE_CHECKING:

@@ -6,18 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fooocus_core.plan import Enlarging, Lora, MaskedArea, MaskMerge
-
-
-@dataclass(frozen=True)
-class Size:
-    """Sides in pixels."""
-
-    width_px: int
-    height_px: int
-
-    @property
-    def area_px(self) -> int:
-        return self.width_px * self.height_px
+from fooocus_core.presets.sizes import Size
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 from fooocus_core.library import ModelKind
 from fooocus_core.plan import Enlarging, Lora, MaskedArea, MaskedContent, MaskMerge, ResizeMode
 from fooocus_core.presets.preset import Preset
+from fooocus_core.presets.sizes import Size
 from fooocus_core.resolve import choose_checkpoint
 from fooocus_core.sampling.names import SCHEDULER_NAMES
 from fooocusapi.surfaces.tams import schemas
@@ -26,7 +27,6 @@ from fooocusapi.surfaces.tams.staged import (
     InpaintStage,
     Painting,
     PartsArg,
-    Size,
     StagedJob,
     StagedStep,
     UpscalerStage,
@@ -297,7 +297,7 @@ class _Reading:
                 reason = f"must be from {SHORTEST_SIDE_PX} to {LONGEST_SIDE_PX}, in steps of {step_px}"
                 self._judge.refuse(f"{path}.{name}", reason, BAD_SIZE)
                 has_good_sides = False
-        if has_good_sides and not SMALLEST_AREA_PX <= size.area_px <= LARGEST_AREA_PX:
+        if has_good_sides and not SMALLEST_AREA_PX <= size.width_px * size.height_px <= LARGEST_AREA_PX:
             reason = f"width * height must be from {SMALLEST_AREA_PX} to {LARGEST_AREA_PX}"
             self._judge.refuse(path, reason, BAD_SIZE)
         return size
@@ -447,8 +447,10 @@ class _Reading:
         return replace(enlarging, width_px=width_px, height_px=height_px)
 
     def _upscaled(self, path: str, source: Size, enlarging: Enlarging) -> Size:
-        size = _enlarged(source, enlarging)
-        if not SMALLEST_AREA_PX <= size.area_px <= LARGEST_UPSCALED_PX:
+        from fooocus_core.images.enlarging import enlarged_size
+
+        size = enlarged_size(source, enlarging)
+        if not SMALLEST_AREA_PX <= size.width_px * size.height_px <= LARGEST_UPSCALED_PX:
             limits = f"{SMALLEST_AREA_PX} to {LARGEST_UPSCALED_PX} are allowed"
             reason = f"the result would have {size.width_px} * {size.height_px} pixels; {limits}"
             self._judge.refuse(path, reason, BAD_SIZE)
@@ -566,20 +568,6 @@ class _Reading:
     def _priced_size(self, painting: Painting) -> Size:
         """That of the stage before; the picture that was uploaded is none."""
         return (self._size if self._has_made_pictures else None) or painting.size
-
-
-def _enlarged(source: Size, enlarging: Enlarging) -> Size:
-    if enlarging.factor is not None:
-        return Size(_to_cells(source.width_px * enlarging.factor), _to_cells(source.height_px * enlarging.factor))
-    width_px, height_px = enlarging.width_px, enlarging.height_px
-    return Size(
-        width_px or _to_cells(source.width_px * (height_px or 0) / source.height_px),
-        height_px or _to_cells(source.height_px * (width_px or 0) / source.width_px),
-    )
-
-
-def _to_cells(side_px: float) -> int:
-    return max(LENIENT_STEP_PX, round(side_px / LENIENT_STEP_PX) * LENIENT_STEP_PX)
 
 
 def _said(value: T | None, default: T) -> T:

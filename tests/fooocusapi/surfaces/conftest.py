@@ -20,7 +20,7 @@ def studio_house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house = House(tmp_path_factory.mktemp("painting"), library=FakeLibrary(["pocket.safetensors"], []))
     models = tmp_path_factory.mktemp("models")
     house.engine = Studio(models).engine
-    house.engine.pictures = lambda name: house.kept.read(name)
+    house.engine.pictures = lambda name: house.staged.read(house.kept.read)(name)
     house.engine.masks = MaskModels(Library.below(models), Catalogue.of(), lambda: CPU.device)
     return house
 
