@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from fooocus_core.errors import CoreError, InvalidRequest, UnknownModel
 from fooocusapi.jobs.bridge import QueueClosed
+from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import QueueFull, UnknownJob
 from fooocusapi.services import NotOpened
 
@@ -52,6 +53,7 @@ STATUS_OF: dict[type[Exception], int] = {
     UnknownJob: 404,
     QueueFull: 429,
     QueueClosed: 503,
+    JournalError: 503,
     NotOpened: 503,
     UnknownModel: 503,
     CoreError: 500,

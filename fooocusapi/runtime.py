@@ -33,6 +33,7 @@ from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.caretaker import Caretaker, Pulse
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.journal import SqlJournal
+from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.outbox import SqlOutbox
 from fooocusapi.jobs.queue import JobQueue, Limits
 from fooocusapi.jobs.webhooks import Composer, Delivery, Notices, WebhookSender
@@ -145,7 +146,10 @@ class Runtime:
         )
         describer = Describer(library, catalogue_of(settings, config))
         caretaker = Caretaker(
-            worker, unload_after_s=settings.unload_after_s, unload_others=[masks.unload, describer.unload]
+            worker,
+            unload_after_s=settings.unload_after_s,
+            unload_others=[masks.unload, describer.unload],
+            write_what_is_owed=queue.write_what_is_owed,
         )
         self._parts = _Parts(journal, queue, worker, caretaker, webhooks)
         webhooks.start()
@@ -200,6 +204,10 @@ class Runtime:
             logger.warning("the worker did not stop in time; a job that it was at starts again with the server")
             # Long steps are no crash: written down as put back, they do not use up the job's attempts.
             parts.queue.put_back_running()
+        try:
+            parts.queue.write_what_is_owed()
+        except JournalError:
+            logger.error("the journal cannot be written: jobs whose end it does not know run again")
         parts.queue.release_waiters()
         parts.webhooks.close(FLUSH_WITHIN_S)
 

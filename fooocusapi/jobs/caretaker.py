@@ -1,4 +1,5 @@
-"""The caretaker: tells when the running job has come to a standstill, and gives memory back that nobody uses.
+"""The caretaker: tells when the running job stands still, writes down what the journal could not take, and gives
+memory back that nobody uses.
 
 A standstill cannot be ended from here, for nothing stops a thread from outside. It is told in the log, with where the
 worker hangs, and by the health of the server, so that whoever watches over the process can start it anew.
@@ -6,6 +7,7 @@ worker hangs, and by the health of the server, so that whoever watches over the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -14,6 +16,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from fooocusapi.jobs.journal_base import JournalError
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +102,17 @@ class Caretaker:
         *,
         unload_after_s: float = 0.0,
         unload_others: Sequence[Callable[[], None]] = (),
+        write_what_is_owed: Callable[[], None] = lambda: None,
     ) -> None:
         """``unload_after_s``: after how long without a job networks are forgotten; 0: never.
 
         ``unload_others`` give the memory of networks back that work beside the engine's, and so perhaps without a job:
-        they are called again whenever as much time has passed.
+        they are called again whenever as much time has passed. ``write_what_is_owed`` is ``JobQueue``'s.
         """
         self._worker = worker
         self._unload_after_s = unload_after_s
         self._unload_others = tuple(unload_others)
+        self._write_what_is_owed = write_what_is_owed
         self._told: str | None = None
         self._rounds = 0
         self._ended = threading.Event()
@@ -121,8 +127,10 @@ class Caretaker:
         self._ended.set()
 
     def look(self) -> None:
-        """One look: whether the job stands still, and whether something is idle."""
+        """One look: whether the job stands still, whether the journal can be written again, what is idle."""
         self._tell_standstill()
+        with contextlib.suppress(JournalError):  # The queue has told of it when it began.
+            self._write_what_is_owed()
         if self._unload_after_s:
             self._unload_idle(self._unload_after_s)
 

@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED = (JobState.WAITING.value, JobState.RUNNING.value)
 
+BUSY_TIMEOUT_MS = 10_000
+"""How long another program, such as one that makes a copy, may hold the database of SQLite."""
+
 metadata = MetaData()
 
 # SQLite hands out row numbers only for a plain INTEGER key.
@@ -232,7 +235,7 @@ def _engine(url: str) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
 
 def _claim(engine: Engine) -> sqlite3.Connection | None:

@@ -253,6 +253,15 @@ class JobQueue:
         with self._state:
             return bool(self._unsaved)
 
+    def write_what_is_owed(self) -> None:
+        """Write the ends down that the journal could not take before. Raises ``JournalError`` while it cannot."""
+        with self._state:
+            unsaved = tuple(self._unsaved.values())
+        for ended in unsaved:
+            self._journal.save(ended)
+            with self._state:
+                self._unsaved.pop(ended.id, None)
+
     def snapshot(self) -> Snapshot:
         """Every job of this run of the server, oldest first."""
         with self._state:
@@ -392,7 +401,7 @@ class JobQueue:
         """Advance an unfinished job that the caller has taken; tell everybody who follows it.
 
         A journal that cannot be written raises, except at the end of a job: an ending is told all the same and
-        written down with the next one.
+        written down with the next one, or by ``write_what_is_owed``.
         """
         before = self._unfinished[job_id]
         job = advance(before, event, self._clock())
@@ -516,15 +525,10 @@ class JobQueue:
     def _save_ending(self, job: Job) -> None:
         with self._state:
             self._unsaved[job.id] = job
-            unsaved = tuple(self._unsaved.values())
-        for ended in unsaved:
-            try:
-                self._journal.save(ended)
-            except Exception:
-                logger.exception("the end of job %s could not be written to the journal yet", ended.id)
-                return
-            with self._state:
-                self._unsaved.pop(ended.id, None)
+        try:
+            self.write_what_is_owed()
+        except Exception:
+            logger.exception("the end of job %s could not be written to the journal yet", job.id)
 
     def _trim(self) -> None:
         if self._limits.history <= 0:

@@ -12,12 +12,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Progress, Started
+import numpy as np
+
+from fooocus_core.events import Cancelled, CancelToken, Event, Failed, ImageFinished, Progress, Started
 from fooocus_core.plan import Plan
+from fooocusapi.jobs import journal
 from fooocusapi.serve import configure_logging, serve
 from fooocusapi.settings import load_settings
 from tests.fooocusapi.fakes import an_image, good_story
@@ -26,6 +29,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["fooocusapi.app", "fooocusapi.runtime", "fooocus_core.metadata.files", __name__])
 
 STEP_S = 0.004
+BIG_BYTES = 640 * 640 * 3
 SEALED = "no room for this picture"
 
 Sabotage = Callable[[], None]
@@ -39,14 +43,16 @@ class Trouble:
     """Where it is killed from within, one of ``DEATHS``; nowhere if empty."""
     largest_file_bytes: int = 0
     """Writing beyond fails, as on a full disk; 0: no limit."""
+    is_impatient: bool = False
+    """Does not wait for other programs that hold the database."""
 
 
 @dataclass
 class QuickEngine:
     """Writes each plan's prompt into ``runs`` when it begins; some words in a prompt have a meaning.
 
-    ``poison`` kills the process, ``fail`` fails, ``hold`` waits until ``go`` exists, ``hang``
-    does so without a sign of life.
+    ``poison`` kills the process, ``fail`` fails, ``big`` makes a file of ``BIG_BYTES`` or more, ``hold`` waits until
+    ``go`` exists, ``hang`` does so without a sign of life.
     """
 
     folder: Path
@@ -71,6 +77,8 @@ class QuickEngine:
                 return
             if isinstance(event, Progress):
                 time.sleep(STEP_S)
+            if "big" in prompt and isinstance(event, ImageFinished):
+                event = replace(event, pixels=np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8))
             yield event
 
     def unload(self) -> None:
@@ -89,6 +97,8 @@ def _run(folder: Path, flags: dict[str, Any], trouble: Trouble) -> None:
     os.chdir(folder)
     if trouble.largest_file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (trouble.largest_file_bytes, resource.RLIM_INFINITY))
+    if trouble.is_impatient:
+        journal.BUSY_TIMEOUT_MS = 20
     if trouble.dies:
         DEATHS[trouble.dies]()
     configure_logging("info")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fooocus_core.errors import CoreError, InvalidRequest, OutOfMemory, UnknownModel
 from fooocusapi.errors import MAX_ECHOED_CHARS, STATUS_OF, RefusedField, install_error_handlers, printable
 from fooocusapi.jobs.bridge import QueueClosed
+from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import QueueFull, UnknownJob
 from fooocusapi.middleware import ErrorBoundary
 from fooocusapi.services import NotOpened
@@ -23,6 +24,7 @@ FAILURES: list[tuple[Exception, int]] = [
     (UnknownJob("x"), 404),
     (QueueFull(3), 429),
     (QueueClosed(), 503),
+    (JournalError("the journal of jobs cannot be written"), 503),
     (NotOpened(), 503),
     (UnknownModel("checkpoints", "x"), 503),
     (OutOfMemory("no room"), 500),
