@@ -22,10 +22,11 @@ from fooocusapi.surfaces.tams.authority import Authority, RateLimit, bearer_keys
 from fooocusapi.surfaces.tams.judge import Judge
 from fooocusapi.surfaces.tams.ledger import Ledger
 from fooocusapi.surfaces.tams.model_table import ModelTable
-from fooocusapi.surfaces.tams.pictures import Read, first_of, reading
+from fooocusapi.surfaces.tams.pictures import Read, first_of, picture_name, reading
 from fooocusapi.surfaces.tams.render import Renderer
 from fooocusapi.surfaces.tams.resources import Resources
 from fooocusapi.surfaces.tams.stages import MAX_SEED, FileNames, KnownPicture, Means
+from fooocusapi.surfaces.tams.translate import check_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,14 @@ class StagedParts:
 
     def read(self, kept: Read) -> Read:
         """The pictures of all plans, with those of this dialect among them."""
-        return reading(kept, first_of(self.resources.pixels, self._finished_pixels))
+        found = first_of(self.resources.pixels, self._finished_pixels)
+
+        def fitting(resource_id: str) -> NDArray[np.uint8]:
+            pixels = found(resource_id)
+            self._check_start(picture_name(resource_id), Size(pixels.shape[1], pixels.shape[0]))
+            return pixels
+
+        return reading(kept, fitting)
 
     def check_notify_url(self, url: str, judge: Judge) -> None:
         """Notes an address that callbacks must not go to."""
@@ -93,6 +101,12 @@ class StagedParts:
     @property
     def _notify_hosts(self) -> list[str]:
         return [entry.strip().lower() for entry in self.settings.tams_notify_hosts.split(",")]
+
+    def _check_start(self, name: str, size: Size) -> None:
+        """That the running job may start from a picture of this size, if it is what it starts from."""
+        running = self.renderer.unfinished().running
+        if running is not None and running.plan is not None and running.plan.pictures[:1] == (name,):
+            check_sizes(running.plan, size)
 
     def _known_picture(self, application: str, resource_id: str) -> KnownPicture | None:
         slot = self.resources.find(resource_id, application)

@@ -8,6 +8,13 @@ from typing import Literal
 from fooocus_core.plan import Enlarging, Lora, MaskedArea, MaskMerge
 from fooocus_core.presets.sizes import Size
 
+SMALLEST_AREA_PX, LARGEST_UPSCALED_PX = 262_144, 8_294_400
+
+
+def is_allowed_once_enlarged(size: Size) -> bool:
+    """Whether an upscaler may make a picture of this size (5.7)."""
+    return SMALLEST_AREA_PX <= size.width_px * size.height_px <= LARGEST_UPSCALED_PX
+
 
 @dataclass(frozen=True)
 class Painting:

@@ -22,6 +22,8 @@ from fooocusapi.surfaces.tams.model_table import CHECKPOINT, LORA_TYPES, ModelEn
 from fooocusapi.surfaces.tams.prompts import MAX_ENTRIES, for_each_part, joined
 from fooocusapi.surfaces.tams.schemas import OFFERED_STAGES, VIDEO_STAGES
 from fooocusapi.surfaces.tams.staged import (
+    LARGEST_UPSCALED_PX,
+    SMALLEST_AREA_PX,
     AdetailerStage,
     DiffusionStage,
     InpaintStage,
@@ -30,6 +32,7 @@ from fooocusapi.surfaces.tams.staged import (
     StagedJob,
     StagedStep,
     UpscalerStage,
+    is_allowed_once_enlarged,
 )
 from fooocusapi.surfaces.tams.vocabulary import (
     AUTOMATIC_VAE,
@@ -51,7 +54,7 @@ FEWEST_STAGES, MOST_STAGES = 2, 8
 MAX_COUNT: Final = 4
 MAX_SEED: Final = 2**32 - 1
 SHORTEST_SIDE_PX, LONGEST_SIDE_PX, USUAL_SIDE_PX = 512, 1536, 512
-SMALLEST_AREA_PX, LARGEST_AREA_PX, LARGEST_UPSCALED_PX = 262_144, 2_073_600, 8_294_400
+LARGEST_AREA_PX: Final = 2_073_600
 SHORTEST_UPSCALED_PX: Final = 128
 STEP_PX, LENIENT_STEP_PX = 64, 8
 MAX_STEPS, USUAL_STEPS, USUAL_AD_STEPS = 60, 20, 20
@@ -450,7 +453,7 @@ class _Reading:
         from fooocus_core.images.enlarging import enlarged_size
 
         size = enlarged_size(source, enlarging)
-        if not SMALLEST_AREA_PX <= size.width_px * size.height_px <= LARGEST_UPSCALED_PX:
+        if not is_allowed_once_enlarged(size):
             limits = f"{SMALLEST_AREA_PX} to {LARGEST_UPSCALED_PX} are allowed"
             reason = f"the result would have {size.width_px} * {size.height_px} pixels; {limits}"
             self._judge.refuse(path, reason, BAD_SIZE)

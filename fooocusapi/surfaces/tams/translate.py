@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, assert_never
 
+from fooocus_core.errors import CoreError
 from fooocus_core.plan import (
     Detail,
     Diffuse,
@@ -20,6 +21,8 @@ from fooocus_core.plan import (
     Stage,
     StartPicture,
 )
+from fooocus_core.presets.sizes import Size
+from fooocusapi.surfaces.tams.judge import BAD_SIZE
 from fooocusapi.surfaces.tams.pictures import mask_name, picture_name
 from fooocusapi.surfaces.tams.staged import (
     AdetailerStage,
@@ -30,6 +33,7 @@ from fooocusapi.surfaces.tams.staged import (
     StagedJob,
     StagedStep,
     UpscalerStage,
+    is_allowed_once_enlarged,
 )
 from fooocusapi.surfaces.tams.vocabulary import DETECTORS, PartKind
 
@@ -55,6 +59,24 @@ def to_plan(job: StagedJob, *, black_out_nsfw: bool = False) -> Plan:
         black_out_nsfw=black_out_nsfw,
     )
     return Plan(tuple(stages), output, only_last_stage=True)
+
+
+def check_sizes(plan: Plan, size: Size) -> None:
+    """That no stage enlarges too much of an upload whose ``size`` nobody knew when the job was taken (section 8).
+
+    Raises ``CoreError``, which fails the job.
+    """
+    from fooocus_core.images.enlarging import enlarged_size
+
+    for stage in plan.stages:
+        if not isinstance(stage, Diffuse):
+            continue
+        if stage.start is not None and stage.start.enlarging is not None:
+            size = enlarged_size(size, stage.start.enlarging)
+            if not is_allowed_once_enlarged(size):
+                raise CoreError(f"{BAD_SIZE}: the result would have {size.width_px} * {size.height_px} pixels")
+        elif stage.repaint is None or stage.repaint.area is None or not stage.repaint.area.only_masked:
+            size = Size(stage.width_px, stage.height_px)
 
 
 def _stage(step: StagedStep, job: StagedJob, picture: str | None) -> Stage:

@@ -11,15 +11,16 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fooocus_core.errors import MissingPicture
+from fooocus_core.errors import CoreError, MissingPicture
 from fooocusapi.settings import Settings
 from fooocusapi.surfaces.tams import resources
 from fooocusapi.surfaces.tams.resources import SHORT_TERM_MS
-from tests.fooocusapi.served import House, serving
+from tests.fooocusapi.served import HeldEngine, House, serving
 from tests.fooocusapi.surfaces.tams.asking import (
     JOBS,
     blank_engine,
     body,
+    diffusion,
     ended,
     fields,
     path_of,
@@ -118,6 +119,21 @@ def test_what_never_comes_is_missed_at_the_start(
     monkeypatch.setattr(resources, "AWAITED_S", 0.0)
     with pytest.raises(MissingPicture):
         house.staged.read(house.kept.read)(f"resource-{reserved(client)['resourceId']}")
+
+
+def test_a_late_upload_that_would_get_too_large_is_refused_at_the_start(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    house = House(tmp_path, engine=engine)
+    upscaler = {"hrUpscaler": "None", "hrScale": 4, "hrSecondPassSteps": 1, "denoisingStrength": 0}
+    with serving(house) as client:
+        slot = reserved(client)
+        later = {"type": "IMAGE_TO_UPSCALER", "imageToUpscaler": {**upscaler, "diffusion": diffusion()}}
+        answer = client.post(JOBS, json=body("late", later, start={"imageResourceId": slot["resourceId"]}))
+        assert answer.status_code == 200
+        engine.begin()
+        put(client, slot, picture_file(1024, 1024))
+        with pytest.raises(CoreError, match="invalid_height_or_width"):
+            house.staged.read(house.kept.read)(f"resource-{slot['resourceId']}")
 
 
 def test_uploads_end_after_a_week_unless_they_are_for_good(client: TestClient, house: House) -> None:
