@@ -114,6 +114,8 @@ class OutputStore:
         """
         if _kind_of(relative) is None or "\\" in relative or relative.startswith("/"):
             return None
+        if any(part.startswith(".") for part in relative.split("/")):
+            return None
         try:
             path = (self._files / relative).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
