@@ -26,14 +26,15 @@ from fooocus_core.events import (
     never,
 )
 from fooocus_core.filter.content_filter import ContentFilter
-from fooocus_core.images.pixels import Picture
+from fooocus_core.images.pixels import Mask, Picture
 from fooocus_core.masks.generate import FoundMask, generate_mask
 from fooocus_core.masks.models import MaskModels
 from fooocus_core.masks.options import MaskOptions
+from fooocus_core.masks.parts import find_parts
 from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.device import is_out_of_memory
 from fooocus_core.models.loaded import ModelStore
-from fooocus_core.plan import Detail, Diffuse, Output, PartsPass, Plan, Stage
+from fooocus_core.plan import Detail, Diffuse, Output, PartSearch, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
@@ -117,7 +118,6 @@ class Engine:
 
     def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Generator[Event, None, None]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
-        _refuse_unfinished(plan)
         made: list[Source] = []
         for number, stage in enumerate(plan.stages):
             following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
@@ -178,7 +178,7 @@ class Engine:
             return run_following(stage, sources, self.pictures, paint) if stage.follows else paint(stage, self.pictures)
         if stage.picture is not None:
             sources = [Source(self.pictures(stage.picture), 0)]
-        return run_detail(stage, sources, Means(paint, self._mask_of, cancel))
+        return run_detail(stage, sources, Means(paint, self._mask_of, cancel, self._parts_of))
 
     def _painted(
         self,
@@ -201,6 +201,9 @@ class Engine:
         if self.masks is None:
             raise CoreError("nothing can be found in pictures: this engine has no networks for masks")
         return generate_mask(picture, options, self.masks)
+
+    def _parts_of(self, picture: Picture, search: PartSearch) -> Sequence[Mask]:
+        return find_parts(picture, search, self.masks, self.models.guides.faces)
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""
@@ -229,9 +232,3 @@ def _with_room(events: Generator[Event, None, None], told: set[int]) -> Generato
             raise
         return False
     return True
-
-
-def _refuse_unfinished(plan: Plan) -> None:
-    """What plans can say and this release cannot do yet. Raises ``CoreError``."""
-    if any(isinstance(one, PartsPass) for stage in plan.stages if isinstance(stage, Detail) for one in stage.passes):
-        raise CoreError("parts of a picture are not found one by one by this release")

@@ -18,11 +18,13 @@ LONG_SIDE_PX: Final = 1333
 class Detections(NamedTuple):
     """What was found, in the detector's order, which is not that of the scores.
 
-    ``boxes``: float32 ``[n, 4]``, left, top, right and bottom in pixels; ``phrases``: the words that each stands for.
+    ``boxes``: float32 ``[n, 4]``, left, top, right and bottom in pixels; ``phrases``: the words that each stands for;
+    ``scores``: ``[n]``, how much the surest of its words excites it.
     """
 
     boxes: NDArray[np.float32]
     phrases: tuple[str, ...]
+    scores: NDArray[np.float32]
 
 
 def caption_of(prompt: str) -> str:
@@ -55,9 +57,10 @@ def detections_of(
     ``scores``: ``[queries, places]`` in ``[0, 1]``; ``boxes``: ``[queries, 4]``, centre and size as shares of ``size``,
     width and height in pixels. ``words`` gives the text of places; named are those above ``text_threshold``.
     """
-    kept = scores.max(axis=1) > box_threshold
+    surest = scores.max(axis=1)
+    kept = surest > box_threshold
     phrases = (words(np.flatnonzero(row > text_threshold).tolist()) for row in scores[kept])
-    return Detections(_corners(boxes[kept], size), tuple(phrases))
+    return Detections(_corners(boxes[kept], size), tuple(phrases), surest[kept])
 
 
 def _corners(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from fooocus_core.masks.background import BackgroundRemover
     from fooocus_core.masks.detector import Detector
     from fooocus_core.masks.segmenter import Segmenter
+    from fooocus_core.models.mtcnn import Mtcnn
 
 log = logging.getLogger(__name__)
 
 BUNDLED_MODEL: Final[MaskModel] = "u2netp"
 BUNDLED_FILE: Final = POCKET_FOLDER / f"{BUNDLED_MODEL}.onnx"
+FACE_FINDER_FILE: Final = POCKET_FOLDER / "mtcnn.safetensors"
 DETECTOR_FILE: Final = "groundingdino_swint_ogc.pth"
 SEGMENTER_FILES: Final[dict[SamModel, str]] = {
     "vit_b": "sam_vit_b_01ec64.pth",
@@ -36,7 +38,7 @@ _Network = TypeVar("_Network")
 
 
 class MaskModels:
-    """Keeps one network of each of the three sorts. For several threads: what is loaded is used by one at a time."""
+    """Keeps one network of each of four sorts. For several threads: what is loaded is used by one at a time."""
 
     def __init__(self, library: Library, catalogue: Catalogue, choose_device: Callable[[], torch.device]) -> None:
         """``choose_device`` is asked, on the thread that needs it, where a detector or a segmenter shall run.
@@ -81,6 +83,18 @@ class MaskModels:
             return load_detector(path, self._choose_device())
 
         return self._kept("detector", path, load)
+
+    def face_finder(self) -> Mtcnn:
+        """The one that ships with the project, always on the CPU."""
+
+        def load() -> Mtcnn:
+            from fooocus_core.models.checkpoint import open_checkpoint
+            from fooocus_core.models.mtcnn import load_mtcnn
+
+            file = open_checkpoint(FACE_FINDER_FILE)
+            return load_mtcnn(file.tensors, file.name)
+
+        return self._kept("faces", FACE_FINDER_FILE, load)
 
     def segmenter(self, name: SamModel) -> Segmenter:
         """As above."""

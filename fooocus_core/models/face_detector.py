@@ -57,9 +57,9 @@ class FaceDetector:
     def __init__(self, network: RetinaFace) -> None:
         self._network = network
 
-    def detect(self, picture: Picture) -> list[Face]:
-        """The faces of ``[h, w, 3]``, RGB, by falling score; of those that overlap much only the surest."""
-        faces = self._candidates(picture)
+    def detect(self, picture: Picture, min_score: float = MIN_SCORE) -> list[Face]:
+        """The faces of ``[h, w, 3]``, RGB, that are surer, by falling score; of those that overlap much the surest."""
+        faces = self._candidates(picture, min_score)
         return [faces[index] for index in distinct_boxes(np.array([face.box for face in faces]).reshape(-1, 4))]
 
     def landmarks(self, picture: Picture) -> NDArray[np.float32] | None:
@@ -68,13 +68,13 @@ class FaceDetector:
         faces = self._candidates(picture)
         return faces[0].landmarks if faces else None
 
-    def _candidates(self, picture: Picture) -> list[Face]:
+    def _candidates(self, picture: Picture, min_score: float = MIN_SCORE) -> list[Face]:
         """Whatever looks like a face, by falling score."""
         height, width = picture.shape[:2]
-        seen = _resized(picture, *detection_size(width, height))
+        seen = resized(picture, *detection_size(width, height))
         seen_height, seen_width = seen.shape[:2]
         scores, boxes, landmarks = self._run(seen)
-        chosen = sure_ones(scores)
+        chosen = sure_ones(scores, min_score)
         places = anchors(seen_width, seen_height)[chosen]
         scale = np.array((width / seen_width, height / seen_height), np.float32)
         found = (
@@ -110,7 +110,8 @@ def detection_size(width_px: int, height_px: int) -> tuple[int, int]:
     return max(1, int(width_px * scale)), max(1, int(height_px * scale))
 
 
-def _resized(picture: Picture, width_px: int, height_px: int) -> Picture:
+def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
+    """The picture at a detector's size; shrunk, every pixel is the mean of what it was."""
     import cv2
 
     if picture.shape[:2] == (height_px, width_px):
@@ -144,20 +145,20 @@ def decoded_landmarks(offsets: NDArray[np.float32], places: NDArray[np.float32])
     return centre + offsets.reshape(-1, 5, 2) * CENTRE_VARIANCE * size
 
 
-def sure_ones(scores: NDArray[np.float32]) -> NDArray[np.intp]:
+def sure_ones(scores: NDArray[np.float32], min_score: float = MIN_SCORE) -> NDArray[np.intp]:
     """Which of ``[n]`` scores are above the threshold, by falling score; equal ones stay in their order."""
-    above = np.flatnonzero(scores > MIN_SCORE)
+    above = np.flatnonzero(scores > min_score)
     return above[np.argsort(-scores[above], kind="stable")]
 
 
-def distinct_boxes(boxes: NDArray[np.float32]) -> NDArray[np.intp]:
+def distinct_boxes(boxes: NDArray[np.float32], max_overlap: float = MAX_OVERLAP) -> NDArray[np.intp]:
     """Which of ``[n, 4]``, given by falling score, stay: those that overlap no surer one that stays too much."""
     left = np.arange(len(boxes))
     kept = []
     while left.size:
         first, left = left[0], left[1:]
         kept.append(first)
-        left = left[overlaps(boxes[first], boxes[left]) <= MAX_OVERLAP]
+        left = left[overlaps(boxes[first], boxes[left]) <= max_overlap]
     return np.array(kept, np.intp)
 
 

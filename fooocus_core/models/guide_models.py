@@ -19,7 +19,7 @@ from fooocus_core.library import Library, ModelKind
 from fooocus_core.models.checkpoint import Checkpoint, FileState, file_state, open_checkpoint, read_content
 from fooocus_core.models.clip_vision import ClipVisionEncoder, load_clip_vision
 from fooocus_core.models.device import Placement
-from fooocus_core.models.face_detector import FACE_DETECTOR_FILE, load_face_detector
+from fooocus_core.models.face_detector import FACE_DETECTOR_FILE, Face, load_face_detector
 from fooocus_core.models.image_adapter import ImageAdapter, load_image_adapter, negative_tokens, require_fitting
 from fooocus_core.plan import Guide, GuideKind, Guides
 from fooocus_core.presets.preset import first_on_disk
@@ -34,7 +34,10 @@ Loaded = TypeVar("Loaded")
 
 
 class Faces(Protocol):
-    """What finds a face."""
+    """What finds faces."""
+
+    def detect(self, picture: Picture, min_score: float) -> list[Face]:
+        """The faces of ``[h, w, 3]`` that are surer, by falling score."""
 
     def landmarks(self, picture: Picture) -> NDArray[np.float32] | None:
         """Five points ``[5, 2]`` (``x, y``) of the surest face of ``[h, w, 3]``; ``None``: there is none."""

@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fooocus_core.errors import CoreError
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.images.masks import eroded_or_dilated, repaints
 from fooocus_core.images.methods import upscaled_size, varied_size
+from fooocus_core.images.parts import part_masks
 from fooocus_core.images.pixels import Mask, Picture, to_rgb
-from fooocus_core.plan import Detail, DetailPass, DetailStart, Diffuse, PartsPass, Prompts, Repaint, StartPicture
+from fooocus_core.plan import (
+    Detail,
+    DetailPass,
+    DetailStart,
+    Diffuse,
+    PartSearch,
+    PartsPass,
+    Prompts,
+    Repaint,
+    StartPicture,
+)
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.lines import split_lines
-from fooocus_core.stages.following import PICTURE, Source, shown
+from fooocus_core.stages.following import PICTURE, Source, with_pictures
 from fooocus_core.stages.networks import stop_if
 from fooocus_core.stages.start import Pictures
 
@@ -34,6 +44,12 @@ MASK = "mask"
 Paint = Callable[[Diffuse, Pictures], Iterator[Event]]
 """Runs a stage of one picture on the pictures that it names."""
 FindMask = Callable[[Picture, "MaskOptions"], "FoundMask"]
+FindParts = Callable[[Picture, PartSearch], Sequence[Mask]]
+
+
+def no_parts(picture: Picture, search: PartSearch) -> Sequence[Mask]:
+    """For those who look for none."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Means:
     paint: Paint
     find_mask: FindMask
     cancel: CancelToken
+    find_parts: FindParts = no_parts
 
 
 class _Result(NamedTuple):
@@ -58,7 +75,7 @@ def run_detail(stage: Detail, sources: Sequence[Source], means: Means) -> Iterat
     Their indices are their places among all steps, kept or not: clients know pictures by them.
     """
     for number, source in enumerate(sources):
-        results = _counted(_enhanced(stage, to_rgb(source.pixels), means), stage, number, len(sources))
+        results = _counted(_enhanced(stage, source, means), stage, number, len(sources))
         last: ImageFinished | None = None
         index = source.first_index
         for event in results:
@@ -89,13 +106,13 @@ def _counted(
             yield event
 
 
-def _enhanced(stage: Detail, picture: Picture, means: Means) -> Iterator[Progress | _Result]:
+def _enhanced(stage: Detail, source: Source, means: Means) -> Iterator[Progress | _Result]:
     """All steps of one picture. The progress counts steps: 1.5 is the middle of the second.
 
     A pass that is skipped on request is left out; with a first variation or upscale all that would follow it is.
     """
     done = 0
-    prompts = stage.base.prompts
+    picture, prompts = to_rgb(source.pixels), stage.base.prompts
     if stage.start is not None and not stage.start.comes_last:
         varied = yield from _painted(start_stage(stage, stage.start, picture, prompts), picture, None, done, means)
         if varied is None:
@@ -104,7 +121,9 @@ def _enhanced(stage: Detail, picture: Picture, means: Means) -> Iterator[Progres
         done += 1
     for one in stage.passes:
         if isinstance(one, PartsPass):
-            raise CoreError("parts of a picture are not found by this release")
+            picture = yield from _with_parts(stage, one, source, picture, done, means)
+            done += 1
+            continue
         asked = prompts_of(one, stage.base.prompts)
         painted = yield from _passed(stage, one, asked, picture, done, means)
         done += 1
@@ -133,13 +152,63 @@ def _passed(
     return (yield from _painted(pass_stage(stage, one, picture, prompts), picture, mask, done, means))
 
 
+def _with_parts(
+    stage: Detail, one: PartsPass, source: Source, picture: Picture, done: int, means: Means
+) -> Generator[Progress | _Result, None, Picture]:
+    """The picture with every part of a kind painted anew, all of which is one result; as it is where there is none."""
+    stop_if(means.cancel)
+    yield Progress(done, "Detecting ...")
+    masks = part_masks(means.find_parts(picture, one.find), one.dilate_px, one.merge)
+    if not masks:
+        log.info("no parts found by %s, pass left out", one.find.detector)
+    last: ImageFinished | None = None
+    seed = stage.base.seed if source.seed is None else source.seed
+    for index, mask in enumerate(masks):
+        named = with_pictures({PICTURE: picture, MASK: mask})
+        for event in means.paint(part_stage(stage, one, seed, index), named):
+            match event:
+                case Progress(fraction=fraction):
+                    yield replace(event, fraction=done + (index + fraction) / len(masks))
+                case ImageFinished():
+                    last, picture = event, event.pixels
+                case _:
+                    pass
+    if last is not None:
+        yield _Result(replace(last, seed=seed, record=source.record or last.record), is_step=True)
+    return picture
+
+
+def part_stage(stage: Detail, one: PartsPass, seed: int, index: int) -> Diffuse:
+    """The repainting of the part of this index in a picture of this seed."""
+    base = one.base or stage.base
+    repaint = Repaint(PICTURE, MASK, denoise=one.denoise, engine="None", area=one.area)
+    return replace(
+        base,
+        prompts=replace(
+            base.prompts,
+            prompt=_text_of(one.prompts, index) or base.prompts.prompt,
+            negative_prompt=_text_of(one.negative_prompts, index) or base.prompts.negative_prompt,
+        ),
+        seed=(seed + index) % base.seed_count,
+        image_number=1,
+        seed_increment=False,
+        start=None,
+        repaint=repaint,
+        guides=None,
+    )
+
+
+def _text_of(texts: Sequence[str], index: int) -> str:
+    return texts[min(index, len(texts) - 1)] if texts else ""
+
+
 def _painted(
     stage: Diffuse, picture: Picture, mask: Mask | None, done: int, means: Means
 ) -> Generator[Progress | _Result, None, Picture | None]:
     """What a stage of one picture makes of it; ``None`` where it was skipped on request."""
     made: Picture | None = None
     kept = {PICTURE: picture} if mask is None else {PICTURE: picture, MASK: mask}
-    for event in means.paint(stage, shown(kept)):
+    for event in means.paint(stage, with_pictures(kept)):
         match event:
             case Progress(fraction=fraction):
                 yield replace(event, fraction=done + fraction)

@@ -47,7 +47,7 @@ class PaintStage(Protocol):
 def run_following(stage: Diffuse, sources: Sequence[Source], pictures: Pictures, paint: PaintStage) -> Iterator[Event]:
     """The stage on every source, each with its own seed. ``pictures``: the kept ones, among which its mask may be."""
     for number, source in enumerate(sources):
-        named = shown({PICTURE: source.pixels}, pictures)
+        named = with_pictures({PICTURE: source.pixels}, pictures)
         for event in paint(on_source(stage, source), named, source.latent):
             match event:
                 case Progress(fraction=fraction):
@@ -77,7 +77,7 @@ def _resized(record: ImageRecord | None, pixels: NDArray[np.uint8]) -> ImageReco
     return replace(record, width_px=pixels.shape[1], height_px=pixels.shape[0])
 
 
-def shown(made: Mapping[str, NDArray[np.uint8]], others: Pictures = no_pictures) -> Pictures:
+def with_pictures(made: Mapping[str, NDArray[np.uint8]], others: Pictures = no_pictures) -> Pictures:
     """Pictures by their names: those just made, then the others."""
     return lambda name: made[name] if name in made else others(name)
 

@@ -33,7 +33,7 @@ class FakeDetector:
 
     def detect(self, picture: NDArray[np.uint8], prompt: str, **thresholds: float) -> Detections:
         self.asked.append((prompt, thresholds))
-        return Detections(self.boxes, ("cat",) * len(self.boxes))
+        return Detections(self.boxes, ("cat",) * len(self.boxes), np.ones(len(self.boxes), np.float32))
 
 
 class FakeSegmenter:

@@ -78,7 +78,7 @@ class Told(FakeDetector):
 
     def detect(self, picture: NDArray[np.uint8], prompt: str, **thresholds: float) -> Detections:
         boxes = self.boxes_in(picture, prompt)
-        return Detections(boxes, (prompt,) * len(boxes))
+        return Detections(boxes, (prompt,) * len(boxes), np.ones(len(boxes), np.float32))
 
     def boxes_in(self, picture: NDArray[np.uint8], prompt: str) -> NDArray[np.float32]:
         height_px, width_px = picture.shape[:2]
