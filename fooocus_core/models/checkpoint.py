@@ -48,6 +48,8 @@ _SAFETENSORS_DTYPES = {
     "I32": torch.int32,
     "U8": torch.uint8,
 }
+NESTED = ("state_dict", "params_ema", "params")
+"""Under which names."""
 _ZIP_MAGIC = b"PK\x03\x04"
 _FOREIGN_LAYOUTS = (
     ("joint_blocks.", "an SD 3 or other joint-attention transformer"),
@@ -170,9 +172,9 @@ def _unpickled(path: Path) -> Any:
 
 
 def _plain_tensors(content: Any, name: str) -> dict[str, Tensor]:
-    """The tensors of a pickled mapping; a ``state_dict`` inside it is taken instead if there is one."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    """The tensors of a pickled mapping; a mapping inside it in which training programs put them is taken instead."""
+    inner = [content[key] for key in NESTED if isinstance(content.get(key), dict)] if isinstance(content, dict) else []
+    content = inner[0] if inner else content
     if not isinstance(content, dict):
         raise UnreadableModel(name, "holds no dictionary of tensors")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}

@@ -13,6 +13,7 @@ SCALE = 4
 RESIDUAL_SHARE = 0.2
 SLOPE = 0.2
 FIRST, TRUNK = "model.0.weight", "model.1.sub."
+MARK = f"{TRUNK}0.residual_block_1.conv1.0.weight"
 """Keys by which the layout is known. The networks' parts are numbered as the file numbers them."""
 
 
@@ -94,7 +95,7 @@ def empty_esrgan(weights: Mapping[str, Tensor], name: str) -> Esrgan:
     """The network of a file, without its tensors, on the meta device. Raises ``UnsupportedModel`` for another kind."""
     try:
         width = weights[FIRST].shape[0]
-        growth = weights[f"{TRUNK}0.residual_block_1.conv1.0.weight"].shape[0]
+        growth = weights[MARK].shape[0]
         blocks = max(int(key.split(".")[3]) for key in weights if key.startswith(TRUNK))
     except (KeyError, ValueError, IndexError) as error:
         raise UnsupportedModel(name, "not an enlargement network of ESRGAN's kind") from error

@@ -20,10 +20,13 @@ from fooocus_core.errors import UnsupportedModel
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.models import esrgan
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.other_upscalers import other_upscaler
 from fooocus_core.models.tiles import tiled
 
 TILE_PX = 512
 TILE_OVERLAP_PX = 32
+COMPACT_MARK = "body.0.weight"
+"""A key by which the compact form is known."""
 
 
 class _Compact(nn.Module):
@@ -97,12 +100,18 @@ class Upscaler:
 def load_upscaler(
     weights: Mapping[str, Tensor], name: str, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Upscaler:
-    """A file's network: Real-ESRGAN's compact form, or ESRGAN's. Raises ``UnsupportedModel`` for any other kind."""
+    """A file's network: Real-ESRGAN's compact form, ESRGAN's as Fooocus has it, or another that is known.
+
+    Raises ``UnsupportedModel`` for any other kind.
+    """
     network: nn.Module
-    if esrgan.FIRST in weights:
+    if esrgan.MARK in weights:
         network, scale = esrgan.empty_esrgan(weights, name), esrgan.SCALE
-    else:
+    elif COMPACT_MARK in weights and esrgan.FIRST not in weights:
         network, scale = _empty_compact(weights, name)
+    else:
+        network, scale = other_upscaler(weights, name, device=device, dtype=dtype)
+        return Upscaler(network, scale)
     assign_weights(network, weights, name, device=device, dtype=dtype)
     return Upscaler(network.to(memory_format=torch.channels_last), scale)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,20 @@ def test_incomplete_upscalers_are_refused(key: str) -> None:
 def test_other_networks_are_no_upscalers() -> None:
     with pytest.raises(UnsupportedModel):
         load_upscaler({"model.0.weight": torch.zeros(1)}, "up.bin", device=CPU)
+
+
+def test_networks_of_other_layouts_are_read_by_spandrel(tmp_path: Path) -> None:
+    """ESRGAN as its users publish it, with the weights where training programs put them; another scale than four."""
+    from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
+
+    network = RRDBNet(num_filters=8, num_blocks=1, scale=2)
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "2x-thin.pth")
+    file = open_checkpoint(tmp_path / "2x-thin.pth")
+    upscaler = load_upscaler(file.tensors, file.name, device=CPU)
+    assert upscaler.scale == 2
+    pixels = smooth_picture(15, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(upscaler.enlarge(pixels), network.eval()(pixels).clamp(0, 1))
 
 
 def test_linear_preview_maps_channels_to_colours() -> None:
