@@ -319,12 +319,15 @@ def _history(asked: TasksQuery, jobs: JobQueue) -> list[Job]:
     return jobs.history(surface=SURFACE, page=asked.page, page_size=asked.page_size)
 
 
+NoRecord = Annotated[list[TaskRecord], Field(max_length=0)]
+
+
 @router.get(
     "/tasks/{task_id}",
     operation_id="task_tasks__task_id__get",
     response_model=None,
     responses={
-        200: {"model": TaskRecord, "description": "The record; an empty list where there is no such task."},
+        200: {"model": TaskRecord | NoRecord, "description": "The record; an empty list where there is no such task."},
         "4XX": {"description": "403: the key is missing or wrong."},
     },
 )
