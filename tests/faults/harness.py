@@ -216,8 +216,8 @@ def assert_files_are_those_of_the_journal(folder: Path) -> None:
             picture.load()
 
 
-def assert_nothing_was_lost(folder: Path, client: Client) -> None:
-    """Every job that was taken ended once, with what a client was told of it, after two attempts at most."""
+def assert_nothing_was_lost(folder: Path, client: Client, attempts: int = 2) -> None:
+    """Every job that was taken ended once, with what a client was told of it, after so many attempts at most."""
     assert client.wrong == []
     journal, begun = journal_of(folder), Counter(runs_of(folder))
     assert set(client.taken) <= set(journal)
@@ -231,7 +231,7 @@ def assert_nothing_was_lost(folder: Path, client: Client) -> None:
         else:
             assert (state, told["job_stage"]) == ("succeeded", "SUCCESS")
             assert {result["url"].partition("/files/")[2] for result in told["job_result"]} == paths
-        assert begun[prompt] <= 2
+        assert begun[prompt] <= attempts
     first_begun = [int(prompt.split()[1]) for prompt in dict.fromkeys(runs_of(folder))]
     assert first_begun == sorted(first_begun), "jobs begin in the order in which they were taken"
     assert_files_are_those_of_the_journal(folder)
