@@ -75,7 +75,7 @@ class ControlnetArg(Message):
 class Controlnet(Message):
     """All steering pictures of a stage."""
 
-    args: list[ControlnetArg] | None = Field(default=None, description="None is fine; any is answered with 501.")
+    args: list[ControlnetArg] | None = Field(default=None, description="None is fine; those for edges are offered.")
 
 
 class AnimateDiffArg(Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fooocus_core.plan import Enlarging, Lora, MaskedArea, MaskMerge
+from fooocus_core.plan import Enlarging, Guides, Lora, MaskedArea, MaskMerge, PartSearch
 from fooocus_core.presets.sizes import Size
 
 SMALLEST_AREA_PX, LARGEST_UPSCALED_PX = 262_144, 8_294_400
@@ -40,6 +40,7 @@ class DiffusionStage:
     """Text to image, or image to image where the job has a picture."""
 
     painting: Painting
+    guides: Guides | None = None
     kind: Literal["diffusion"] = "diffusion"
 
 
@@ -60,10 +61,10 @@ class UpscalerStage:
 class PartsArg:
     """One entry of ``args``: what is found and how it is painted anew."""
 
-    detector: str
+    search: PartSearch | None
+    """``None``: the files that it would take are not there, and nothing is found."""
     prompts: tuple[str, ...]
     negative_prompts: tuple[str, ...]
-    confidence: float
     dilate_px: int
     merge: MaskMerge
     strength: float

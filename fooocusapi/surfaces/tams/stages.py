@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from fooocus_core.library import ModelKind
-from fooocus_core.plan import Enlarging, Lora, MaskedArea, MaskedContent, MaskMerge, ResizeMode
+from fooocus_core.plan import Enlarging, GuideKind, Lora, MaskedArea, MaskedContent, MaskMerge, PartSearch, ResizeMode
 from fooocus_core.presets.preset import Preset
 from fooocus_core.presets.sizes import Size
 from fooocus_core.resolve import choose_checkpoint
 from fooocus_core.sampling.names import SCHEDULER_NAMES
 from fooocusapi.surfaces.tams import schemas
+from fooocusapi.surfaces.tams.controls import guides
+from fooocusapi.surfaces.tams.detectors import part_of, search_for
 from fooocusapi.surfaces.tams.judge import BAD_COUNT, BAD_SIZE, Judge
 from fooocusapi.surfaces.tams.model_table import CHECKPOINT, LORA_TYPES, ModelEntry, Table
 from fooocusapi.surfaces.tams.prompts import MAX_ENTRIES, for_each_part, joined
@@ -37,7 +39,6 @@ from fooocusapi.surfaces.tams.staged import (
 from fooocusapi.surfaces.tams.vocabulary import (
     AUTOMATIC_VAE,
     DEFAULT_SAMPLER,
-    DETECTORS,
     NETWORKS,
     NO_VAE,
     OLDER_VAES,
@@ -60,6 +61,7 @@ STEP_PX, LENIENT_STEP_PX = 64, 8
 MAX_STEPS, USUAL_STEPS, USUAL_AD_STEPS = 60, 20, 20
 MAX_CFG, USUAL_CFG = 35.0, 7.0
 USUAL_STRENGTH: Final = 0.75
+USUAL_DETECTOR: Final = "face_yolov8n.pt"
 MAX_CLIP_SKIP, TRAINED_CLIP_SKIP = 12, 2
 MAX_LORA_WEIGHT: Final = 10.0
 MAX_SCALE: Final = 16.0
@@ -245,12 +247,23 @@ class _Reading:
     def _diffusion(self, path: str, block: schemas.Diffusion) -> DiffusionStage:
         self._base = self._painting(path, block)
         self._size = self._base.size
-        return DiffusionStage(self._base)
+        args = (block.controlnet.args if block.controlnet is not None else None) or ()
+        return DiffusionStage(
+            self._base, guides(f"{path}.controlnet.args", args, self._judge, self._has_network, self._picture)
+        )
+
+    def _has_network(self, kind: GuideKind) -> bool:
+        from fooocus_core.models.guide_models import CONTROL_FILES
+
+        file = CONTROL_FILES[kind]
+        return self._means.library.find(file.folder, file.name) is not None
 
     def _own_or_base(self, path: str, block: schemas.Diffusion | None, *, prefers_own: bool = False) -> Painting:
         """The parameters of a stage: those of the ``DIFFUSION`` stage, where there is one, else its own."""
         if self._has_diffusion and not (prefers_own and block is not None):
             return self._base or _NOBODYS
+        if block is not None and block.controlnet is not None and block.controlnet.args:
+            self._judge.decline(f"{path}.diffusion.controlnet", "control networks steer the DIFFUSION stage alone")
         if block is None:
             self._judge.refuse(f"{path}.diffusion", "this block is needed without a DIFFUSION stage")
             return _NOBODYS
@@ -288,8 +301,6 @@ class _Reading:
         """What this server does not do; an empty list asks for nothing."""
         if block.animate_diff is not None and block.animate_diff.args:
             self._judge.decline(f"{path}.animateDiff", "videos are not offered by this server")
-        if block.controlnet is not None and block.controlnet.args:
-            self._judge.decline(f"{path}.controlnet", "control networks are not offered by this server")
 
     def _block_size(self, path: str, block: schemas.Diffusion) -> Size:
         size = Size(block.width or USUAL_SIDE_PX, block.height or USUAL_SIDE_PX)
@@ -472,9 +483,6 @@ class _Reading:
 
     def _parts_arg(self, path: str, arg: schemas.AdetailerArg, base: Painting) -> PartsArg:
         painting = self._own_painting(path, arg, base)
-        detector = (arg.ad_model or "face_yolov8n.pt").strip()
-        if detector not in DETECTORS and self._means.table.named("detectors", detector) is None:
-            self._judge.refuse(f"{path}.adModel", f"unknown detector {_shown(detector)}")
         merge = _MERGES.get((arg.ad_mask_merge_invert or "None").strip().lower())
         if merge is None:
             self._judge.refuse(f"{path}.adMaskMergeInvert", "one of None, Merge, Merge and Invert is needed")
@@ -488,10 +496,9 @@ class _Reading:
             self._judge.within(f"{path}.{name}", value, lowest, highest)
         self._check_clip_skip(f"{path}.adClipSkip", arg.ad_clip_skip)
         return PartsArg(
-            detector=detector,
+            search=self._search(f"{path}.adModel", arg.ad_model or USUAL_DETECTOR, _said(arg.ad_confidence, 0.3)),
             prompts=self._part_texts(f"{path}.adPrompt", arg.ad_prompt, base.prompt),
             negative_prompts=self._part_texts(f"{path}.adNegativePrompt", arg.ad_negative_prompt, base.negative_prompt),
-            confidence=_said(arg.ad_confidence, 0.3),
             dilate_px=_said(arg.ad_dilate_erode, 4),
             merge=merge or "none",
             strength=_said(arg.ad_denoising_strength, 0.4),
@@ -504,6 +511,16 @@ class _Reading:
             noise_multiplier=_said(arg.ad_noise_multiplier, 1.0) if arg.ad_use_noise_multiplier else 1.0,
             priced_steps=painting.steps,
         )
+
+    def _search(self, field: str, name: str, confidence: float) -> PartSearch | None:
+        part = part_of(name.strip(), self._means.table.named("detectors", name))
+        if part is None:
+            self._judge.refuse(field, f"unknown detector {_shown(name)}")
+            return None
+        search = search_for(part, confidence, self._means.library)
+        if search is None:
+            logger.warning("%s: the files that find a %s are not there, so none is found", field, part.name)
+        return search
 
     def _own_painting(self, path: str, arg: schemas.AdetailerArg, base: Painting) -> Painting:
         """The stage's parameters with those that this entry has of its own."""

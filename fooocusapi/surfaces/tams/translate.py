@@ -35,7 +35,6 @@ from fooocusapi.surfaces.tams.staged import (
     UpscalerStage,
     is_allowed_once_enlarged,
 )
-from fooocusapi.surfaces.tams.vocabulary import DETECTORS, PartKind
 
 SEEDS: Final = 2**32
 """Where the seeds of pictures wrap."""
@@ -82,10 +81,9 @@ def check_sizes(plan: Plan, size: Size) -> None:
 def _stage(step: StagedStep, job: StagedJob, picture: str | None) -> Stage:
     """``picture``: what the first stage works on; ``None``: on nothing, or on those of the stage before."""
     match step:
-        case DiffusionStage(painting=painting):
-            return replace(
-                _painted(painting, job), start=None if picture is None else _image_to_image(painting, picture)
-            )
+        case DiffusionStage(painting=painting, guides=guides):
+            start = None if picture is None else _image_to_image(painting, picture)
+            return replace(_painted(painting, job), start=start, guides=guides)
         case UpscalerStage():
             return _upscaled(step, job, picture)
         case AdetailerStage():
@@ -144,17 +142,17 @@ def _detailed(step: AdetailerStage, job: StagedJob, picture: str | None) -> Deta
         steps=step.painting.steps,
         upscale_steps=step.painting.steps,
         picture=picture,
-        passes=tuple(_parts_pass(arg, step.painting, job) for arg in step.args),
+        passes=tuple(_parts_pass(arg, arg.search, step.painting, job) for arg in step.args if arg.search is not None),
         only_last=True,
     )
 
 
-def _parts_pass(arg: PartsArg, shared: Painting, job: StagedJob) -> PartsPass:
+def _parts_pass(arg: PartsArg, search: PartSearch, shared: Painting, job: StagedJob) -> PartsPass:
     own = _painted(arg.painting, job)
     own = replace(own, sampling=replace(own.sampling, noise_multiplier=arg.noise_multiplier))
     has_own = arg.painting != shared or arg.noise_multiplier != 1
     return PartsPass(
-        find=_search(DETECTORS.get(arg.detector, PartKind()), arg.confidence),
+        find=search,
         prompts=arg.prompts,
         negative_prompts=arg.negative_prompts,
         dilate_px=arg.dilate_px,
@@ -163,10 +161,6 @@ def _parts_pass(arg: PartsArg, shared: Painting, job: StagedJob) -> PartsPass:
         area=arg.area,
         base=own if has_own else None,
     )
-
-
-def _search(kind: PartKind, confidence: float) -> PartSearch:
-    return PartSearch("grounding_dino" if kind.phrase else "mtcnn", kind.phrase, confidence, kind.is_outlined)
 
 
 def _inpainted(step: InpaintStage, job: StagedJob, picture: str | None) -> Diffuse:

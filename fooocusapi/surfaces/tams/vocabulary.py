@@ -113,28 +113,3 @@ OLDER_VAES: Final = frozenset(
     )
 )
 """Files for SD 1.5, which are of no use to SDXL."""
-
-
-@dataclass(frozen=True)
-class PartKind:
-    """What a detector finds. ``phrase``: in words; a face has none."""
-
-    phrase: str = ""
-    is_outlined: bool = False
-
-
-DETECTORS: Final[Mapping[str, PartKind]] = MappingProxyType(
-    {
-        "face_yolov8n.pt": PartKind(),
-        "face_yolov8s.pt": PartKind(),
-        "face_yolov8n_v2.pt": PartKind(),
-        "mediapipe_face_full": PartKind(),
-        "mediapipe_face_short": PartKind(),
-        "mediapipe_face_mesh": PartKind(),
-        "mediapipe_face_mesh_eyes_only": PartKind(),
-        "hand_yolov8n.pt": PartKind("hand"),
-        "person_yolov8n-seg.pt": PartKind("person", is_outlined=True),
-        "person_yolov8s-seg.pt": PartKind("person", is_outlined=True),
-    }
-)
-"""What the detectors find that clients name (5.8)."""

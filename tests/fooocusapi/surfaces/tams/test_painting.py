@@ -51,7 +51,7 @@ def quick_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in OF_VENDOR if "adetailer" not in name])
+@pytest.mark.parametrize("name", OF_VENDOR)
 def test_the_vendors_bodies_give_what_they_should(painting: TestClient, name: str) -> None:
     example = EXAMPLES[name]
     answer = asked(painting, example, drawn)

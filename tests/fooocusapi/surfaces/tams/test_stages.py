@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from fooocus_core.plan import Detail, Diffuse, Enlarging, Guidance, Lora, MaskedArea, PartSearch, PartsPass, Plan
+from fooocus_core.plan import (
+    Detail,
+    Diffuse,
+    Enlarging,
+    Guidance,
+    Guide,
+    Guides,
+    Lora,
+    MaskedArea,
+    PartSearch,
+    PartsPass,
+    Plan,
+)
 from fooocusapi.settings import Settings
 from tests.cases import check_all
 from tests.fooocusapi.served import FakeLibrary, House, serving
@@ -248,10 +260,36 @@ def test_values_of_masks_and_parts(client: TestClient, picture: str) -> None:
     assert refused(client, painted(), adetailer(adUseSteps="perhaps")) == [f"{at}.adUseSteps"]
 
 
+def test_control_networks_are_those_for_edges(client: TestClient, house: House, picture: str) -> None:
+    canny = {"model": "control_v11p_sd15_canny", "preprocessor": "canny", "inputImageResourceId": picture}
+    at = "stages[1].diffusion.controlnet.args[0]"
+
+    def answer(**values: Any) -> tuple[int, list[str]]:
+        asked = stages(painted(controlNet={"args": [{**canny, **values}]}))
+        told = client.post(f"{JOBS}/credits", json={"stages": asked})
+        return told.status_code, [] if told.status_code == 200 else fields(told)
+
+    assert answer() == (501, [f"{at}.model"])
+    assert answer(model="None") == (200, [])
+    house.library.names["controlnet"] = ["control-lora-canny-rank128.safetensors"]
+    assert answer(model="control_v11f1p_sd15_depth") == (501, [f"{at}.model"])
+    assert answer(guidanceStart=0.5) == (501, [f"{at}.guidanceStart"])
+    assert answer(controlMode="MY_PROMPT_IS_MORE_IMPORTANT") == (501, [f"{at}.controlMode"])
+    assert answer(maskResourceId=picture) == (501, [f"{at}.maskResourceId"])
+    assert answer(inputImageResourceId="nothing") == (400, [f"{at}.inputImageResourceId"])
+    assert answer(model=None, preprocessor="") == (400, [f"{at}.model", f"{at}.preprocessor"])
+    guides = first(plan_of(client, house, painted(controlnet={"args": [{**canny, "guidanceEnd": 0.5}]}))).guides
+    assert guides == Guides((Guide(f"resource-{picture}", "PyraCanny", stop=0.5, weight=1.0),))
+    own = upscaler(diffusion=diffusion(controlnet={"args": [canny]}))
+    answered = client.post(f"{JOBS}/credits", json={"stages": stages(own, start={"imageResourceId": picture})})
+    assert (answered.status_code, fields(answered)) == (501, ["stages[1].imageToUpscaler.diffusion.controlnet"])
+    house.library.names["controlnet"] = []
+
+
 def test_what_is_not_offered_outranks_what_is_wrong(client: TestClient) -> None:
     control = painted(controlnet={"args": [{"model": "control_v11p_sd15_canny"}]}, steps=99)
     for later, field in (
-        (control, "stages[1].diffusion.controlnet"),
+        (control, "stages[1].diffusion.controlnet.args[0].model"),
         (painted(animateDiff={"args": [{"fps": 8}]}), "stages[1].diffusion.animateDiff"),
         ({"type": "VIDEO_DIFFUSION"}, "stages[1].type"),
     ):
@@ -373,6 +411,7 @@ def test_an_upscaler_on_the_upload(client: TestClient, house: House, picture: st
 
 
 def test_parts_are_found_and_painted(client: TestClient, house: House) -> None:
+    house.library.names["inpaint"] = ["groundingdino_swint_ogc.pth"]
     own = adetailer(
         adModel="hand_yolov8n.pt",
         adConfidence=0.5,
@@ -395,6 +434,22 @@ def test_parts_are_found_and_painted(client: TestClient, house: House) -> None:
     assert one.base.sampling.steps == 28
     (usual,) = plan_of(client, house, painted(), adetailer()).stages[1].passes  # type: ignore[union-attr]
     assert usual == PartsPass(PartSearch("mtcnn", "", 0.3), ("",), ("",))
+
+
+def test_detectors_by_the_files_that_are_there(client: TestClient, house: House) -> None:
+    def passes(name: str) -> Any:
+        return plan_of(client, house, painted(), adetailer(adModel=name)).stages[1].passes  # type: ignore[union-attr]
+
+    house.library.names |= {"inpaint": [], "sam": [], "controlnet": []}
+    assert passes("hand_yolov8n.pt") == passes("person_yolov8n-seg.pt") == ()
+    assert [one.find.detector for one in passes("Face_of_mine.pt")] == ["mtcnn"]
+    house.library.names["inpaint"] = ["groundingdino_swint_ogc.pth"]
+    assert [one.find.phrase for one in passes("hand_yolov8n.pt")] == ["hand"]
+    assert passes("person_yolov8n-seg.pt") == ()
+    house.library.names |= {"sam": ["sam_vit_b_01ec64.pth"], "controlnet": ["detection_Resnet50_Final.pth"]}
+    assert [one.find.is_outlined for one in passes("person_yolov8n-seg.pt")] == [True]
+    assert [one.find.detector for one in passes("face_yolov8s.pt")] == ["retinaface"]
+    house.library.names["controlnet"] = []
 
 
 def test_masks_are_painted_anew(client: TestClient, house: House, picture: str) -> None:
