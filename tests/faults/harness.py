@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import random
 import re
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +29,7 @@ from tests.faults.server import SEALED, Trouble, start
 
 T = TypeVar("T")
 
-PATIENCE_S = 60.0
+PATIENCE_S = float(os.environ.get("FAULTS_PATIENCE_S", "60"))
 ENDED = ("SUCCESS", "ERROR")
 NO_TROUBLE = Trouble()
 
@@ -114,6 +116,26 @@ def a_picture(value: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+@contextmanager
+def receiving() -> Iterator[tuple[str, set[str]]]:
+    """An address for webhooks, and the identifiers of the jobs that were told there."""
+    told: set[str] = set()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.add(json.loads(self.rfile.read(int(self.headers["content-length"])))["job_id"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{receiver.server_port}/", told
+    receiver.shutdown()
+    receiver.server_close()
+
+
 @dataclass
 class Client:
     """Sends jobs and asks for them until its server is gone; keeps everything that it was told."""
@@ -141,8 +163,8 @@ class Client:
             self.wrong.append(str(error))
 
     def ask_all(self, server: Server) -> None:
-        """The ends of all jobs."""
-        for job_id in self.taken:
+        """The ends of all jobs, those of the last first: what ends before they do needs no waiting for."""
+        for job_id in reversed(self.taken):
             self._hear(job_id, server.ended(job_id))
 
     def _send(self, server: Server) -> None:

@@ -1,6 +1,7 @@
-"""The server is killed at any moment: no job is lost, none runs twice to its success, no file lies about.
+"""Killed at any moment: no job is lost, none runs twice to its success, every end is told, no file lies about.
 
-``FAULTS_KILLS=50 pytest tests/faults/test_kills.py`` is the long form; ``FAULTS_SEED`` repeats or varies it.
+``FAULTS_KILLS=50 pytest tests/faults/test_kills.py`` is the long form; ``FAULTS_JOBS`` is how many jobs are sent before
+a kill at most, ``FAULTS_SEED`` repeats a run or varies it.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from tests.faults.harness import (
     assert_nothing_was_lost,
     await_jobs,
     journal_of,
+    receiving,
     runs_of,
     serving,
+    until,
     visited,
 )
 from tests.faults.server import DEATHS, Trouble
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "5"))
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
-MOST_JOBS = 6
+MOST_JOBS = int(os.environ.get("FAULTS_JOBS", "6"))
+ENOUGH = 10**6
 LATEST_KILL_S = 0.15
 """How long after a job was taken the process goes on at most."""
 
@@ -40,18 +44,21 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of the syste
 def test_no_job_is_lost_and_none_runs_twice_by_kills_at_random_moments(tmp_path: Path) -> None:
     choice = random.Random(SEED)
     client = Client(random.Random(SEED + 1))
-    for _ in range(KILLS):
-        with serving(tmp_path, is_awaited=False) as server:
-            jobs = choice.randint(1, MOST_JOBS)
-            enough = len(client.taken) + choice.randint(0, jobs)  # With none, it is killed while it starts.
-            visiting = visited(client, server, jobs)
-            await_jobs(client, enough, visiting)
-            time.sleep(choice.uniform(0, LATEST_KILL_S))
-            assert server.end(signal.SIGKILL) == -signal.SIGKILL
-            visiting.join()
-    with serving(tmp_path) as server:
-        client.ask_all(server)
-        assert server.end(signal.SIGTERM) == 0
+    with receiving() as (webhook_url, told):
+        flags = {"webhook_url": webhook_url, "queue_size": ENOUGH}
+        for _ in range(KILLS):
+            with serving(tmp_path, is_awaited=False, **flags) as server:
+                jobs = choice.randint(1, MOST_JOBS)
+                enough = len(client.taken) + choice.randint(0, jobs)  # With none, it is killed while it starts.
+                visiting = visited(client, server, jobs)
+                await_jobs(client, enough, visiting)
+                time.sleep(choice.uniform(0, LATEST_KILL_S))
+                assert server.end(signal.SIGKILL) == -signal.SIGKILL
+                visiting.join()
+        with serving(tmp_path, **flags) as server:
+            client.ask_all(server)
+            until(lambda: set(client.taken) <= told or None)
+            assert server.end(signal.SIGTERM) == 0
     assert client.taken
     assert_nothing_was_lost(tmp_path, client)
 
