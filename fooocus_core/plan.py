@@ -198,6 +198,8 @@ class MaskedArea:
     content: MaskedContent = "original"
     resize: ResizeMode = "stretch"
     """Of the whole picture."""
+    keeps_size: bool = False
+    """Whether the result of a whole picture has the picture's own size: parts of pictures do that, always."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,8 @@ class PartSearch:
     """What is less sure (0 ... 1) is left out."""
     is_outlined: bool = False
     """Whether a part is what stands out in its box, which the segmenter finds, and not the box."""
+    is_optional: bool = False
+    """Whether nothing is found, with a warning, where a file that it takes is neither on disk nor can be fetched."""
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,14 @@ def area_cut_out(picture: Picture, mask: Mask, area: MaskedArea, size: Size, sam
     network sees it. Raises ``ValueError`` where only what is masked is painted and nothing is.
     """
     soft = soft_area_mask(mask, area)
-    return _part(picture, soft, area, size, sampled) if area.only_masked else _whole(picture, soft, area, size, sampled)
+    if area.only_masked:
+        return _part(picture, soft, area, area_box(soft, area.padding_px, size), sampled)
+    if area.keeps_size:
+        return _part(picture, _doubled(soft), area, Box(0, mask.shape[0], 0, mask.shape[1]), sampled)
+    return _whole(picture, soft, area, size, sampled)
 
 
-def _part(picture: Picture, soft: Mask, area: MaskedArea, size: Size, sampled: Size) -> CutOut:
-    box = area_box(soft, area.padding_px, size)
+def _part(picture: Picture, soft: Mask, area: MaskedArea, box: Box, sampled: Size) -> CutOut:
     working, working_mask = (contained(each[box.part], *sampled) for each in (picture, to_rgb(soft)))
     mask = np.ascontiguousarray(working_mask[:, :, 0])
     return CutOut(picture, soft, box, working, mask, _content(working, mask, area), is_contained=True)
@@ -61,12 +64,15 @@ def _whole(picture: Picture, soft: Mask, area: MaskedArea, size: Size, sampled: 
         soft = np.full_like(soft, 255)
     shown = resized(picture, size, area.resize)
     shown_soft = np.ascontiguousarray(resized(to_rgb(soft), size, area.resize)[:, :, 0])
-    doubled = np.clip(2 * shown_soft.astype(np.uint16), 0, 255).astype(np.uint8)
     working, mask = lanczos(shown, *sampled), lanczos(shown_soft, *sampled)
     # As latents a picture is resized after it was encoded at its own size; a network with a size of its own sees that.
     is_encoded_first = area.resize == "latent" and sampled == size
     fill = _content(picture, soft, area) if is_encoded_first else _content(working, mask, area)
-    return CutOut(shown, doubled, Box(0, size.height_px, 0, size.width_px), working, mask, fill)
+    return CutOut(shown, _doubled(shown_soft), Box(0, size.height_px, 0, size.width_px), working, mask, fill)
+
+
+def _doubled(soft: Mask) -> Mask:
+    return np.clip(2 * soft.astype(np.uint16), 0, 255).astype(np.uint8)
 
 
 def _content(picture: Picture, mask: Mask, area: MaskedArea) -> Picture:

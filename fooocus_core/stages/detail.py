@@ -181,7 +181,7 @@ def _with_parts(
 def part_stage(stage: Detail, one: PartsPass, seed: int, index: int) -> Diffuse:
     """The repainting of the part of this index in a picture of this seed."""
     base = one.base or stage.base
-    repaint = Repaint(PICTURE, MASK, denoise=one.denoise, engine="None", area=one.area)
+    repaint = Repaint(PICTURE, MASK, denoise=one.denoise, engine="None", area=replace(one.area, keeps_size=True))
     return replace(
         base,
         prompts=replace(

@@ -5,6 +5,7 @@ They are made once for all pictures of a request, and are un-scaled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -73,16 +74,17 @@ def encoded_in_tiles(picture: Picture, autoencoder: Autoencoder, draw: Draw) -> 
     return autoencoder.encode_tiled(as_pixels(picture), draw)
 
 
-def enlarged_latents(latents: Tensor, asked: Enlarging, factor: int) -> Tensor:
-    """Latents ``[1, 4, h, w]`` as those of the enlarged picture; ``factor``: pixels along a side of a cell."""
-    height, width = latents.shape[2:]
-    size = Size(width * factor, height * factor)
-    covering, result = covering_size(size, asked), enlarged_size(size, asked)
+def enlarged_latents(latents: Tensor, asked: Enlarging, size: Size, factor: int) -> Tensor:
+    """Latents ``[1, 4, h, w]`` as those of the enlarged picture.
+
+    ``size``: that of their picture, whose sides need not be multiples of ``factor``, the pixels along a side of a cell.
+    """
+    width, height = (math.ceil(side / factor) for side in covering_size(size, asked))
     mode, antialias = LATENT_MODES[asked.method]
-    cells = (covering.height_px // factor, covering.width_px // factor)
-    larger = functional.interpolate(latents.float(), cells, mode=mode, antialias=antialias)
-    top, left = (cells[0] - result.height_px // factor) // 2, (cells[1] - result.width_px // factor) // 2
-    return larger[:, :, top : top + result.height_px // factor, left : left + result.width_px // factor]
+    larger = functional.interpolate(latents.float(), (height, width), mode=mode, antialias=antialias)
+    columns, rows = (side // factor for side in enlarged_size(size, asked))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return larger[:, :, top : top + rows, left : left + columns]
 
 
 def repaint_latents(

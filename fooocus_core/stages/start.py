@@ -101,8 +101,9 @@ def start_of(
     picture, draw, upscaler = to_rgb(picture), encoding_noise(last_seed), ""
     if start.enlarging is not None:
         if start.enlarging.is_latent:
+            size = Size(picture.shape[1], picture.shape[0])
             latent = encoded_in_tiles(picture, autoencoder, draw) if latent is None else latent
-            return Start(enlarged_latents(latent, start.enlarging, autoencoder.factor), start.method)
+            return Start(enlarged_latents(latent, start.enlarging, size, autoencoder.factor), start.method)
         picture = _enlarged(start.enlarging, picture, models, before_tile)
         return Start(encoded_in_tiles(picture, autoencoder, draw), start.method)
     if shown_at is not None:

@@ -124,6 +124,18 @@ def test_the_whole_picture_has_the_size_that_is_painted() -> None:
         assert what.fill.shape == ((40, 60, 3) if mode == "latent" else (48, 48, 3))
 
 
+def test_a_whole_picture_may_keep_its_size() -> None:
+    mask = np.full((40, 60), 100, np.uint8)
+    mask[:, 30:] = 0
+    what = area_cut_out(
+        scene(), mask, MaskedArea(blur_px=0, only_masked=False, keeps_size=True), Size(48, 48), Size(24, 24)
+    )
+    assert what.picture.shape == (24, 24, 3)
+    made = what.composited(np.zeros((24, 24, 3), np.uint8))
+    np.testing.assert_array_equal(made[:, 30:], scene()[:, 30:])
+    assert what.soft_mask[0, 0] == 200
+
+
 def test_the_whole_picture_without_a_mask_is_painted() -> None:
     what = area_cut_out(scene(), mask_of(0, 0, 0, 0), WHOLE, Size(48, 48), Size(24, 24))
     assert what.mask.min() == 255

@@ -14,6 +14,7 @@ from fooocus_core.events import Event, Failed, Finished, ImageFinished, Progress
 from fooocus_core.images.enlarging import enlarged_picture
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.plan import Detail, Diffuse, Enlarging, Guidance, Output, Plan, Prompts, Sampling, Stage, StartPicture
+from fooocus_core.presets.sizes import Size
 from fooocus_core.stages.following import goes_on_with_latents
 from fooocus_core.stages.picture_latents import LATENT_MODES, enlarged_latents
 from tests.fooocus_core.stages.rendering import Studio
@@ -170,13 +171,17 @@ def test_which_latents_go_on(pocket: Studio) -> None:
 
 def test_enlarged_latents() -> None:
     latents = torch.randn(1, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+    size = Size(48, 32)
     for method in LATENT_MODES:
-        larger = enlarged_latents(latents, Enlarging(method, width_px=96, height_px=96), 8)
+        larger = enlarged_latents(latents, Enlarging(method, width_px=96, height_px=96), size, 8)
         assert larger.shape == (1, 4, 12, 12)
-    nearest = enlarged_latents(latents, Enlarging("latent nearest", factor=2.0), 8)
+    nearest = enlarged_latents(latents, Enlarging("latent nearest", factor=2.0), size, 8)
     torch.testing.assert_close(nearest, latents.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    cut = enlarged_latents(latents, Enlarging("latent nearest", width_px=64, height_px=64), 8)
+    cut = enlarged_latents(latents, Enlarging("latent nearest", width_px=64, height_px=64), size, 8)
     torch.testing.assert_close(cut, nearest[:, :, :, 2:10])
+    # 53 x 39 pixels are encoded as 6 x 4 cells.
+    odd = enlarged_latents(latents, Enlarging("latent", factor=2.0), Size(53, 39), 8)
+    assert odd.shape == (1, 4, 10, 13)
 
 
 def test_a_network_of_the_library_enlarges_by_its_name(pocket: Studio) -> None:

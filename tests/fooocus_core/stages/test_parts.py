@@ -137,7 +137,11 @@ def test_a_pass_may_have_all_of_its_own(base: Diffuse) -> None:
     [stage] = told.stages
     assert (stage.sampling, stage.width_px, stage.prompts, stage.image_number) == (own.sampling, 128, own.prompts, 1)
     assert stage.repaint is not None
-    assert (stage.repaint.denoise, stage.repaint.area, stage.repaint.engine) == (0.25, area, "None")
+    assert (stage.repaint.denoise, stage.repaint.area, stage.repaint.engine) == (
+        0.25,
+        replace(area, keeps_size=True),
+        "None",
+    )
 
 
 @pytest.mark.parametrize(("merge", "painted"), [("merge", 1.0), ("merge and invert", 0.0)])
@@ -177,6 +181,16 @@ def test_a_face_is_painted_anew(studio: Studio, base: Diffuse) -> None:
     assert (image.record.width_px, image.record.seed) == (256, base.seed)
 
 
+def test_a_whole_picture_keeps_its_size(studio: Studio, base: Diffuse) -> None:
+    whole = replace(FACES, area=MaskedArea(only_masked=False))
+    *_, image, _ = played(studio, replace(detail(base, whole), picture="face"))
+    assert isinstance(image, ImageFinished)
+    before = studio.engine.pictures("face")
+    assert image.pixels.shape == before.shape
+    np.testing.assert_array_equal(image.pixels[:20], before[:20])
+    assert (image.pixels != before).any()
+
+
 def test_a_picture_without_a_face_is_a_result_unchanged(studio: Studio, base: Diffuse) -> None:
     *_, image, ending = played(studio, replace(detail(base, FACES), picture="cup"))
     assert isinstance(ending, Finished)
@@ -191,8 +205,16 @@ def test_both_pictures_of_the_stage_before_go_on(studio: Studio, base: Diffuse) 
     assert all(image.record is not None and image.record.prompt == "a cat" for image in images)
 
 
-def test_what_finds_hands_is_named_where_it_is_missing(studio: Studio, base: Diffuse) -> None:
+def test_what_finds_hands_is_named_where_it_is_missing(
+    studio: Studio, base: Diffuse, caplog: pytest.LogCaptureFixture
+) -> None:
     hands = replace(FACES, find=PartSearch("grounding_dino", "hand"))
     *_, ending = played(studio, replace(detail(base, hands), picture="cup"))
     assert isinstance(ending, Failed)
     assert "groundingdino" in ending.reason
+    optional = replace(hands, find=replace(hands.find, is_optional=True))
+    *_, image, ending = played(studio, replace(detail(base, optional), picture="cup"))
+    assert isinstance(ending, Finished)
+    assert isinstance(image, ImageFinished)
+    np.testing.assert_array_equal(image.pixels, coffee()[0][::2, ::2])
+    assert "groundingdino" in caplog.text
