@@ -101,7 +101,12 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(ErrorBoundary),
         Middleware(OneSlashForm),
         Middleware(ApiKeyGuard, access=access),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_json_bytes=settings.max_json_bytes),
+        Middleware(
+            BodyLimit,
+            max_bytes=settings.max_body_bytes,
+            max_json_bytes=settings.max_json_bytes,
+            within_s=settings.body_timeout_s,
+        ),
     ]
 
 

@@ -6,9 +6,11 @@ the body is read, and an endless body is cut off while it arrives.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
@@ -80,12 +82,15 @@ class ApiKeyGuard:
 class BodyLimit:
     """Answers 413 to bodies that are too long, announced or not, without holding more than the limit.
 
+    Bodies that take longer than ``within_s`` to arrive are answered with 408.
+
     Forms with files are written to disk as they arrive; anything else is held and read as a whole, so that it has a
     limit of its own.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_json_bytes: int, within_s: float) -> None:
         self._app = app
+        self._within_s = within_s
         self._max_form_bytes = max_bytes
         self._max_other_bytes = min(max_bytes, max_json_bytes)
 
@@ -97,7 +102,7 @@ class BodyLimit:
         if self._announced(scope) > max_bytes:
             await JSONResponse({"detail": _too_large(max_bytes).detail}, status_code=413)(scope, receive, send)
         else:
-            await self._app(scope, _counted(receive, max_bytes), send)
+            await self._app(scope, _counted(receive, max_bytes, self._within_s), send)
 
     def _announced(self, scope: Scope) -> int:
         length = Headers(scope=scope).get("content-length", "")
@@ -109,12 +114,24 @@ def is_form_with_files(headers: Headers) -> bool:
     return "multipart/" in headers.get("content-type", "").lower()
 
 
-def _counted(receive: Receive, max_bytes: int) -> Receive:
+def _counted(receive: Receive, max_bytes: int, within_s: float) -> Receive:
+    """The body under its limits; what comes behind it, the end of the connection, may take as long as it likes."""
     received_bytes = 0
+    ends_s = inf
+    is_whole = False
 
     async def receive_counted() -> Message:
-        nonlocal received_bytes
-        message = await receive()
+        nonlocal received_bytes, ends_s, is_whole
+        if is_whole:
+            return await receive()
+        now_s = asyncio.get_running_loop().time()
+        ends_s = min(ends_s, now_s + within_s)
+        try:
+            async with asyncio.timeout_at(ends_s):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body took longer than {within_s:g} s to arrive") from None
+        is_whole = not message.get("more_body", False)
         received_bytes += len(message.get("body", b""))
         if received_bytes > max_bytes:
             raise _too_large(max_bytes)

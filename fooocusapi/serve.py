@@ -16,6 +16,7 @@ import uvicorn
 
 from fooocusapi.doorway import App, Doorway
 from fooocusapi.flags import CommandLine
+from fooocusapi.patience import PatientProtocol, allow_many_connections
 from fooocusapi.settings import LogLevel, Settings
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def serve(settings: Settings, announce: Announce, make_engine: EngineMaker | Non
 
     ``make_engine`` stands in for the real engine. Raises ``PortTaken``.
     """
+    allow_many_connections()
     listener = _listen(settings.host, settings.port)
     bound = settings.model_copy(update={"port": listener.getsockname()[1]})
     return _Process(bound, announce, make_engine).run(listener)
@@ -85,6 +87,9 @@ class _Process:
             access_log=False,
             server_header=False,
             lifespan="on",
+            http=PatientProtocol,
+            ws="none",
+            limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=LINGERING_S,
         )
         self._server = _DrainingServer(config, self._drain)

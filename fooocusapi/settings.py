@@ -130,6 +130,10 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(256 * 2**20, ge=1024, description="largest request body")
     max_json_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body that is no form with files")
+    body_timeout_s: float = Field(300.0, gt=0, description="how long a request body may take to arrive")
+    max_connections: int = Field(
+        2000, ge=16, description="open connections, and requests under way, beyond which requests are refused"
+    )
     max_prompt_characters: int = Field(MAX_PROMPT_CHARACTERS, ge=1, description="longest prompt, negative one alike")
     max_side_px: int = Field(SizeLimits.max_side_px, ge=64, description="longest side of a picture")
     max_pixels: int = Field(SizeLimits.max_pixels, ge=64 * 64, description="largest area of a picture")
