@@ -106,6 +106,7 @@ class SigningKey:
         half = bits // 2
         p, q = _prime(half, rng), _prime(half, rng)
         self.modulus, self.exponent = p * q, 65537
+        self._primes = (p, q)
         self._private = pow(self.exponent, -1, (p - 1) * (q - 1))
 
     def sign(self, data: bytes) -> str:
@@ -121,6 +122,23 @@ class SigningKey:
         kind = _der(0x30, bytes.fromhex("06092a864886f70d0101010500"))
         text = base64.encodebytes(_der(0x30, kind + _der(0x03, b"\0" + key))).decode()
         return f"-----BEGIN PUBLIC KEY-----\n{text}-----END PUBLIC KEY-----\n"
+
+    def private_pem(self) -> str:
+        """As ``openssl genrsa -traditional`` writes it."""
+        p, q = self._primes
+        numbers = (
+            0,
+            self.modulus,
+            self.exponent,
+            self._private,
+            p,
+            q,
+            self._private % (p - 1),
+            self._private % (q - 1),
+        )
+        content = b"".join(map(_der_number, (*numbers, pow(q, -1, p))))
+        text = base64.encodebytes(_der(0x30, content)).decode()
+        return f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
 
     def header(self, app: str, method: str, target: str, timestamp_s: int, data: bytes, nonce: str = "nonce") -> str:
         signed = b"\n".join((method.encode(), target.encode(), str(timestamp_s).encode(), nonce.encode(), data))
