@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory, UnknownModel
+from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory
 from fooocus_core.events import (
     Cancelled,
     CancelToken,
@@ -203,13 +203,7 @@ class Engine:
         return generate_mask(picture, options, self.masks)
 
     def _parts_of(self, picture: Picture, search: PartSearch) -> Sequence[Mask]:
-        try:
-            return find_parts(picture, search, self.masks, self.models.guides.faces)
-        except UnknownModel as missing:
-            if not search.is_optional or self.supply.fetching is not None:
-                raise
-            logger.warning("nothing is looked for: %s", missing)
-            return ()
+        return find_parts(picture, search, self.masks, self.models.guides.faces)
 
     def unload(self) -> None:
         """Forgets every loaded model and gives the device's memory back."""

@@ -329,8 +329,6 @@ class PartSearch:
     """What is less sure (0 ... 1) is left out."""
     is_outlined: bool = False
     """Whether a part is what stands out in its box, which the segmenter finds, and not the box."""
-    is_optional: bool = False
-    """Whether nothing is found, with a warning, where a file that it takes is neither on disk nor can be fetched."""
 
 
 @dataclass(frozen=True)

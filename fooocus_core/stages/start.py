@@ -58,7 +58,7 @@ NO_LATENTS = PassedLatents()
 
 @dataclass(frozen=True)
 class Start:
-    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network that enlarged the picture, if one did.
+    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network or of the means that enlarged the picture.
 
     A repainting has its cut-out and all that was encoded of it.
     """
@@ -104,8 +104,8 @@ def start_of(
             size = Size(picture.shape[1], picture.shape[0])
             latent = encoded_in_tiles(picture, autoencoder, draw) if latent is None else latent
             return Start(enlarged_latents(latent, start.enlarging, size, autoencoder.factor), start.method)
-        picture = _enlarged(start.enlarging, picture, models, before_tile)
-        return Start(encoded_in_tiles(picture, autoencoder, draw), start.method)
+        picture, network = _enlarged(start.enlarging, picture, models, before_tile)
+        return Start(encoded_in_tiles(picture, autoencoder, draw), network or start.method)
     if shown_at is not None:
         picture = lanczos(picture, *shown_at)
     elif start.factor is None:
@@ -141,7 +141,7 @@ def run_enlarging(stage: Diffuse, pictures: Pictures, models: ModelStore, cancel
     yield Progress(0.0, "Upscaling image from the input ...")
     picture = to_rgb(kept_picture(start.picture, pictures))
     if start.enlarging is not None:
-        enlarged = _enlarged(start.enlarging, picture, models, stop_if_asked)
+        enlarged, _ = _enlarged(start.enlarging, picture, models, stop_if_asked)
     else:
         enlarged = _upscaled(start, start.factor or 1.0, picture, models, stop_if_asked)[0].picture
     yield Progress(ENLARGING_SHARE, "Saving image 1/1 to system ...")
@@ -171,14 +171,22 @@ def is_enlarged(start: StartPicture) -> bool:
     return start.factor is not None or start.enlarging is not None
 
 
-def _enlarged(asked: Enlarging, picture: Picture, models: ModelStore, before_tile: Callable[[], None]) -> Picture:
-    """The picture in pixels; in place of latents that cannot be enlarged a network does it."""
+def _enlarged(
+    asked: Enlarging, picture: Picture, models: ModelStore, before_tile: Callable[[], None]
+) -> tuple[Picture, str]:
+    """The picture in pixels, and the name of the network that was asked, if one was.
+
+    In place of latents that cannot be enlarged a network does it.
+    """
+    network = ""
 
     def enlarge(small: Picture) -> Picture:
-        return enlarging(models.picture_upscaler(asked.network)[1], before_tile)(small)
+        nonlocal network
+        network, upscaler = models.picture_upscaler(asked.network)
+        return enlarging(upscaler, before_tile)(small)
 
     before_tile()
-    return enlarged_picture(picture, asked, enlarge)
+    return enlarged_picture(picture, asked, enlarge), network
 
 
 def _upscaled(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fooocus_core.events import Event, Failed, Finished, ImageFinished, Progress
 from fooocus_core.images.enlarging import enlarged_picture
 from fooocus_core.images.resizing import lanczos
+from fooocus_core.library import BUNDLED_UPSCALER
 from fooocus_core.plan import Detail, Diffuse, Enlarging, Guidance, Output, Plan, Prompts, Sampling, Stage, StartPicture
 from fooocus_core.presets.sizes import Size
 from fooocus_core.stages.following import goes_on_with_latents
@@ -140,6 +141,10 @@ def test_a_second_pass_takes_all_its_steps_at_the_new_size(sized: Studio) -> Non
     assert len(steps(events)) == 4 + 2
     assert image.record is not None
     assert (image.record.upscaler, image.record.width_px, image.seed) == ("Lanczos", 2 * SIDE, 2**32 - 1)
+    by_network = replace(TWICE, enlarging=Enlarging("network", factor=2.0))
+    [image] = results(played(sized, of(sized, image_number=1), replace(second, start=by_network)))
+    assert image.record is not None
+    assert image.record.upscaler == BUNDLED_UPSCALER.name
 
 
 def test_latents_go_on_without_a_way_over_pixels(sized: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
