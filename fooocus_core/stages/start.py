@@ -58,7 +58,7 @@ NO_LATENTS = PassedLatents()
 
 @dataclass(frozen=True)
 class Start:
-    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network or of the means that enlarged the picture.
+    """Un-scaled latents ``[1, 4, h / 8, w / 8]``, and the name of the network or the means that enlarged the picture.
 
     A repainting has its cut-out and all that was encoded of it.
     """
