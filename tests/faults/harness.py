@@ -10,6 +10,7 @@ import random
 import re
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
 
 from fooocusapi.jobs.queue import LOST_AGAIN
@@ -201,6 +203,12 @@ def visited(client: Client, server: Server, jobs: int) -> threading.Thread:
 def await_jobs(client: Client, enough: int, visiting: threading.Thread) -> None:
     """Until so many jobs were taken, or the client has gone."""
     until(lambda: len(client.taken) >= enough or not visiting.is_alive() or None)
+
+
+def tell(capsys: pytest.CaptureFixture[str], measured: str) -> None:
+    """What a long form has measured, for the pages."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{measured}\n")
 
 
 # ------------------------------------------------------------------------------------------------------------ judging

@@ -26,12 +26,14 @@ from tests.faults.harness import (
     receiving,
     runs_of,
     serving,
+    tell,
     until,
     visited,
 )
 from tests.faults.server import DEATHS, Trouble
 
-KILLS = int(os.environ.get("FAULTS_KILLS", "5"))
+FEW_KILLS = 5
+KILLS = int(os.environ.get("FAULTS_KILLS", FEW_KILLS))
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 MOST_JOBS = int(os.environ.get("FAULTS_JOBS", "6"))
 ENOUGH = 10**6
@@ -41,7 +43,9 @@ LATEST_KILL_S = 0.15
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of the system")
 
 
-def test_no_job_is_lost_and_none_runs_twice_by_kills_at_random_moments(tmp_path: Path) -> None:
+def test_no_job_is_lost_and_none_runs_twice_by_kills_at_random_moments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     choice = random.Random(SEED)
     client = Client(random.Random(SEED + 1))
     with receiving() as (webhook_url, told):
@@ -61,6 +65,8 @@ def test_no_job_is_lost_and_none_runs_twice_by_kills_at_random_moments(tmp_path:
             assert server.end(signal.SIGTERM) == 0
     assert client.taken
     assert_nothing_was_lost(tmp_path, client)
+    if KILLS > FEW_KILLS:
+        tell(capsys, f"{KILLS} kills, {len(client.taken)} jobs taken, none lost")
 
 
 @pytest.mark.parametrize("moment", DEATHS)

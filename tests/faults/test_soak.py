@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fooocus_core.events import Finished
-from tests.faults.harness import serving
+from tests.faults.harness import serving, tell
 from tests.faults.studio import CHECKPOINTS, LORAS, events_of, tiny_plan, tiny_studio
 
 TIMES = int(os.environ.get("FAULTS_SOAK", "1"))
@@ -42,13 +42,6 @@ def growth_bytes(work: Callable[[], None], warm_up: int, rounds: int, resident: 
     return resident() - before
 
 
-def tell(capsys: pytest.CaptureFixture[str], measured: str) -> None:
-    """In the long form, for the pages."""
-    if TIMES > 1:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{measured}\n")
-
-
 def test_memory_is_flat_over_alternating_checkpoints_and_loras(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +55,8 @@ def test_memory_is_flat_over_alternating_checkpoints_and_loras(
 
     rounds = 8 * TIMES
     grown = growth_bytes(paint, 6, rounds, resident_bytes)
-    tell(capsys, f"{rounds} plans: {grown / MIB:+.1f} MiB")
+    if TIMES > 1:
+        tell(capsys, f"{rounds} plans: {grown / MIB:+.1f} MiB")
     checkpoint = (tmp_path / "checkpoints" / CHECKPOINTS[0]).stat().st_size
     assert grown < min(rounds, 16) * checkpoint / 2
 
@@ -77,5 +71,6 @@ def test_memory_is_flat_over_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[
 
         rounds = 3 * TIMES
         grown = growth_bytes(work, 2, rounds, lambda: resident_bytes(server.process.pid))
-    tell(capsys, f"{10 * rounds} jobs: {grown / MIB:+.1f} MiB")
+    if TIMES > 1:
+        tell(capsys, f"{10 * rounds} jobs: {grown / MIB:+.1f} MiB")
     assert grown < 4 * MIB + min(rounds, 30) * 10 * 10 * 1024
