@@ -32,12 +32,14 @@ class Hasty(PatientProtocol):
 
 
 @contextmanager
-def listening(house: House, connections: int = 2000) -> Iterator[tuple[int, httpx.Client]]:
+def listening(
+    house: House, connections: int = 2000, protocol: type[PatientProtocol] = Hasty
+) -> Iterator[tuple[int, httpx.Client]]:
     """The port of a server with all its limits, and a client."""
     config = uvicorn.Config(
         create_app(house.settings, house.open),
         log_config=None,
-        http=Hasty,
+        http=protocol,
         ws="none",
         limit_concurrency=connections,
         timeout_graceful_shutdown=1,
