@@ -21,7 +21,6 @@ from fooocusapi.surfaces.tams.failures import Problem, Refusal
 from fooocusapi.surfaces.tams.resources import canonical
 
 SURFACE: Final = "tams"
-JOB_TYPE: Final = "Staged"
 
 DAY_MS: Final = 24 * 3600 * 1000
 KEY_KEPT_MS: Final = DAY_MS
@@ -43,6 +42,8 @@ class Order:
     request_id: str
     fingerprint: str
     plan: Plan
+    job_type: str
+    """As the dialects that list all jobs call it."""
     credits: float
     notify_url: str
     base_url: str
@@ -83,7 +84,7 @@ class Ledger:
             if job is not None:
                 return job
             self._forget_old()
-            job = self._jobs.submit(order.plan, SURFACE, JOB_TYPE, _context(order, self._next_number()))
+            job = self._jobs.submit(order.plan, SURFACE, order.job_type, _context(order, self._next_number()))
             self._enter([job])
             return job
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from anyio import CapacityLimiter
+
 from fooocus_core.errors import MissingPicture
 from fooocus_core.presets.preset import Preset
 from fooocus_core.presets.sizes import Size
@@ -45,6 +47,8 @@ class StagedParts:
     rate_limit: RateLimit
     table: ModelTable
     resources: Resources
+    decoding: CapacityLimiter
+    """Lets one upload at a time be unpacked, or the memory for them adds up."""
     ledger: Ledger
     renderer: Renderer
     library: FileNames
@@ -160,6 +164,7 @@ def open_parts(
         rate_limit=RateLimit(settings.tams_rate_limit, time.monotonic),
         table=ModelTable(settings.tams_models_path),
         resources=resources,
+        decoding=CapacityLimiter(1),
         ledger=ledger,
         renderer=Renderer(outputs, resources.signer, ledger, jobs.unfinished, jobs.now_ms),
         library=library,

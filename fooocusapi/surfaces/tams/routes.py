@@ -34,8 +34,8 @@ from fooocusapi.surfaces.tams.resources import (
 from fooocusapi.surfaces.tams.schemas import CreditsRequest, JobRequest, ResourceRequest
 from fooocusapi.surfaces.tams.staged import StagedJob
 from fooocusapi.surfaces.tams.stages import judged
-from fooocusapi.surfaces.tams.translate import to_plan
-from fooocusapi.threads import run_in_threadpool
+from fooocusapi.surfaces.tams.translate import job_type, to_plan
+from fooocusapi.threads import run_in_threadpool, run_limited
 
 MAX_KEY_CHARS: Final = 128
 UPLOAD_HEADERS: Final = {"Content-Type": "application/octet-stream"}
@@ -149,6 +149,7 @@ def _created(body: JobRequest, application: str, base_url: str, services: Servic
         request_id=request_id,
         fingerprint=made_of,
         plan=to_plan(job, black_out_nsfw=parts.black_out_nsfw),
+        job_type=job_type(job),
         credits=price(job),
         notify_url=body.notify_url or "",
         base_url=base_url,
@@ -253,7 +254,7 @@ async def upload(
     now_ms = services.jobs.now_ms()
     await run_in_threadpool(resources.signer.check, "PUT", resource_id, expires, signature, now_ms)
     data = await _limited_body(request, resources.max_bytes)
-    await run_in_threadpool(resources.put, resource_id, data)
+    await run_limited(services.staged.decoding, resources.put, resource_id, data)
     return JSONResponse({})
 
 

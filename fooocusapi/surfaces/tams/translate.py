@@ -22,6 +22,7 @@ from fooocus_core.plan import (
     StartPicture,
 )
 from fooocus_core.presets.sizes import Size
+from fooocusapi.surfaces.classic.schemas import TaskType
 from fooocusapi.surfaces.tams.judge import BAD_SIZE
 from fooocusapi.surfaces.tams.pictures import mask_name, picture_name
 from fooocusapi.surfaces.tams.staged import (
@@ -58,6 +59,19 @@ def to_plan(job: StagedJob, *, black_out_nsfw: bool = False) -> Plan:
         black_out_nsfw=black_out_nsfw,
     )
     return Plan(tuple(stages), output, only_last_stage=True)
+
+
+def job_type(job: StagedJob) -> str:
+    """What other dialects, which list all jobs, call this one: by its first stage."""
+    match job.steps[0]:
+        case AdetailerStage():
+            return TaskType.IMAGE_ENHANCEMENT.value
+        case InpaintStage():
+            return TaskType.INPAINT_OR_OUTPAINT.value
+        case DiffusionStage() if job.picture is None:
+            return TaskType.TEXT_TO_IMAGE.value
+        case _:
+            return TaskType.UPSCALE_OR_VARY.value
 
 
 def check_sizes(plan: Plan, size: Size) -> None:

@@ -13,7 +13,7 @@ from fooocus_core.errors import OUT_OF_MEMORY
 from fooocus_core.events import Failed, Progress
 from fooocusapi.jobs.queue import Limits
 from fooocusapi.surfaces.tams.ledger import DAY_MS
-from tests.fooocusapi.served import HeldEngine, House, serving, wait_until
+from tests.fooocusapi.served import HeldEngine, House, query, serving, wait_until
 from tests.fooocusapi.surfaces.tams.asking import JOBS, blank_engine, body, ended, fields, painted, shown, stages
 
 
@@ -152,6 +152,13 @@ def test_nobody_is_told_who_did_not_ask(client: TestClient, house: House) -> Non
 def test_callbacks_go_to_allowed_hosts_only(client: TestClient, url: str) -> None:
     answer = client.post(JOBS, json=body(notifyUrl=url))
     assert (answer.status_code, fields(answer)) == (400, ["notifyUrl"])
+
+
+def test_other_dialects_that_list_all_jobs_know_this_one(client: TestClient, house: House) -> None:
+    ended(client, created(client)["id"])
+    told = query(client)
+    assert (told["job_type"], told["job_stage"]) == ("Text to Image", "SUCCESS")
+    assert client.get("/tasks").json()["history"] == []
 
 
 def test_a_full_queue_is_told_in_this_dialects_shape(tmp_path: Path) -> None:
