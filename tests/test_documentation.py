@@ -30,7 +30,7 @@ from tests.fooocusapi.served import FIRST_ID, House, finished, query, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -126,6 +126,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_commands_that_show_a_promise_name_what_is_there() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"(?:tests|benchmarks)/[\w./]+", page)
+    assert len(named) > 15
+    assert not [path for path in named if not (ROOT / path).exists()]
+    promised = page.partition("## What is promised")[2].partition("## What is not")[0]
+    rows = [row for row in promised.splitlines() if row.startswith("| **")]
+    assert all("`pytest tests/" in row for row in rows)
 
 
 def anchors(page: Path) -> set[str]:
