@@ -6,6 +6,7 @@ clients, the cause goes to the log, and the next job is taken.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -40,6 +41,10 @@ JOURNAL_LOST = "the journal of jobs could not be written"
 PICTURE_LOST = "the picture could not be saved"
 TOOK_TOO_LONG = "the job took longer than it may"
 UNFORESEEN = "an unexpected error stopped the job"
+
+JOURNAL_AWAITED_S = 60.0
+"""How long jobs wait for a journal that could not take the end of one."""
+JOURNAL_RETRIED_S = 0.1
 
 IDLE_ENDS_WITHIN_S = 0.5
 """How long a thread without a job takes at most to see that the queue is closed."""
@@ -151,6 +156,16 @@ class Worker:
             self.pulse.end()
         while (assignment := self._queue.take()) is not None:
             self._end(assignment, self._outcome(assignment))
+            self._await_journal()
+
+    def _await_journal(self) -> None:
+        """Waiting jobs would only fail while the journal cannot be written: they wait, but not for ever."""
+        ends_s = time.monotonic() + JOURNAL_AWAITED_S
+        while self._queue.owes_the_journal() and time.monotonic() < ends_s:
+            if self._letting_go.wait(JOURNAL_RETRIED_S):
+                return
+            with contextlib.suppress(Exception):  # The queue has told of it when it began.
+                self._queue.write_what_is_owed()
 
     def _have_engine(self) -> Engine | None:
         """The engine, made if there is none. A failure is not for ever: the next job tries again."""

@@ -64,13 +64,13 @@ class QuickEngine:
         yield Started(plan.images)
         if "poison" in prompt:
             kill_self()
-        if "fail" in prompt:
-            yield Failed(SEALED)
-            return
         while "hang" in prompt and not (self.folder / "go").exists():
             time.sleep(STEP_S)
         while "hold" in prompt and not (self.folder / "go").exists() and not cancel():
             time.sleep(STEP_S)
+        if "fail" in prompt:
+            yield Failed(SEALED)
+            return
         for event in good_story(plan):
             if cancel():
                 yield Cancelled()

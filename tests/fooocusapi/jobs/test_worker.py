@@ -190,6 +190,42 @@ def test_a_journal_that_fails_fails_the_job(
     assert len(journal.history()) == 2
 
 
+def test_waiting_jobs_wait_for_a_journal_that_cannot_be_written(
+    jobs: JobQueue, run: Callable[[Any], Worker], journal: SqlJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def full(job: Job) -> None:
+        tried.release()
+        raise JournalError("disk full")
+
+    first, second = submit(jobs), submit(jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "save", full)
+        run(ScriptedEngine())
+        for _ in range(4):
+            assert tried.acquire(timeout=PATIENCE_S)
+        assert end_of(jobs, first).reason == JOURNAL_LOST
+        waiting = jobs.get(second.id)
+        assert waiting is not None
+        assert waiting.state is JobState.WAITING
+    assert end_of(jobs, second).state is JobState.SUCCEEDED
+    assert [job.state for job in journal.history()] == [JobState.SUCCEEDED, JobState.FAILED]
+
+
+def test_jobs_do_not_wait_for_the_journal_for_ever(
+    jobs: JobQueue, run: Callable[[Any], Worker], journal: SqlJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Job) -> None:
+        raise JournalError("disk full")
+
+    first, second = submit(jobs), submit(jobs)
+    monkeypatch.setattr(journal, "save", full)
+    monkeypatch.setattr("fooocusapi.jobs.worker.JOURNAL_AWAITED_S", 0.2)
+    run(ScriptedEngine())
+    assert [end_of(jobs, job).reason for job in (first, second)] == [JOURNAL_LOST] * 2
+
+
 def test_a_stop_ends_the_running_job_within_one_step(jobs: JobQueue, run: Callable[[Any], Worker]) -> None:
     engine = HandEngine()
     first, second = submit(jobs, images=2), submit(jobs)
