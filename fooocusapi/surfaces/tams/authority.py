@@ -33,8 +33,9 @@ class Call:
     method: str
     target: str
     """Path and query string, as they were sent."""
-    authorization: str | None
+    authorization: str
     body: bytes
+    """Of signed requests."""
 
 
 class Authority:
@@ -65,8 +66,8 @@ class Authority:
         """The application that calls. Raises ``Refusal`` (401) for a caller who has no key, or the wrong one."""
         if not self.is_on:
             return EVERYBODY
-        scheme, _, value = (call.authorization or "").strip().partition(" ")
-        application = self._application(scheme.lower(), value.strip(), call)
+        scheme, value = _scheme_and_value(call.authorization)
+        application = self._application(scheme, value, call)
         if application is None:
             raise Refusal(401, "unauthorized")
         return application
@@ -98,6 +99,11 @@ class Authority:
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= _MAX_DIGITS):
             return False
         return self._clock_skew_s == 0 or abs(self._now_s() - int(timestamp)) <= self._clock_skew_s
+
+
+def is_signed(authorization: str) -> bool:
+    """Whether a header brings a signature, which is that of the body as well."""
+    return _scheme_and_value(authorization)[0] == _SIGNED
 
 
 class RateLimit:
@@ -141,6 +147,11 @@ def public_keys(folder: Path) -> dict[str, PublicKey]:
         except (OSError, ValueError) as error:
             logger.error("public key %s cannot be used: %s", path.name, error)
     return keys
+
+
+def _scheme_and_value(authorization: str) -> tuple[str, str]:
+    scheme, _, value = authorization.strip().partition(" ")
+    return scheme.lower(), value.strip()
 
 
 def _part(piece: str) -> tuple[str, str]:

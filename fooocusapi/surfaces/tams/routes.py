@@ -15,7 +15,7 @@ from fooocusapi.dependencies import OpenServices
 from fooocusapi.jobs.job import Job
 from fooocusapi.security import KEY_HEADER, is_one_of
 from fooocusapi.services import Services
-from fooocusapi.surfaces.tams.authority import Call
+from fooocusapi.surfaces.tams.authority import EVERYBODY, Call, is_signed
 from fooocusapi.surfaces.tams.credits import price
 from fooocusapi.surfaces.tams.failures import Problem, Refusal
 from fooocusapi.surfaces.tams.judge import Judge
@@ -66,11 +66,13 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 async def _caller(request: Request, services: OpenServices) -> str:
     """The application that calls, once its call was counted."""
     parts = services.staged
+    application = EVERYBODY
     if not _has_server_key(request, parts):
-        call = Call(request.method, _target(request), request.headers.get("authorization"), await request.body())
+        authorization = request.headers.get("authorization", "")
+        # Others are let in or turned away before their body is read.
+        body = await request.body() if is_signed(authorization) else b""
+        call = Call(request.method, _target(request), authorization, body)
         application = await run_in_threadpool(parts.authority.caller, call)
-    else:
-        application = ""
     parts.rate_limit.count(application)
     return application
 

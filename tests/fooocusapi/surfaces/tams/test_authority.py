@@ -18,6 +18,7 @@ from fooocusapi.surfaces.tams.signatures import PublicKey
 from tests.fooocusapi.fakes import BIRTH_MS
 from tests.fooocusapi.served import House, serving
 from tests.fooocusapi.surfaces.tams.asking import JOBS, SigningKey, blank_engine, body, path_of, picture_file, reserved
+from tests.fooocusapi.test_socket import listening
 
 NOW_S = BIRTH_MS // 1000
 
@@ -63,6 +64,14 @@ def test_bearer_keys(client: TestClient) -> None:
     assert not is_refused(client.post(f"{JOBS}/credits", headers={"X-API-KEY": "house"}, **price))
     for headers in ({}, bearer("third"), bearer(""), {"Authorization": "Basic Zmlyc3Q="}, {"X-API-KEY": "first"}):
         assert is_refused(client.post(f"{JOBS}/credits", headers=headers, **price))
+
+
+def test_callers_without_a_key_are_turned_away_before_their_body_comes(tmp_path: Path) -> None:
+    house = House(tmp_path, settings=Settings(tams_keys=SecretStr("secret")))
+    with listening(house) as server:
+        head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nConnection: close\r\n"
+        status, answered = server.answer(head + b"Authorization: Bearer wrong\r\n\r\n")
+    assert (status, json.loads(answered)["code"]) == (401, 16)
 
 
 def test_applications_do_not_see_each_other(client: TestClient) -> None:
