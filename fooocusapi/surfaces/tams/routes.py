@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.routing import Match
 
-from fooocusapi.bodies import LenientRoute
+from fooocusapi.bodies import LenientRequest
 from fooocusapi.dependencies import OpenServices
 from fooocusapi.jobs.job import Job
 from fooocusapi.security import KEY_HEADER, is_one_of
@@ -42,7 +44,24 @@ UPLOAD_HEADERS: Final = {"Content-Type": "application/octet-stream"}
 
 _bearer = HTTPBearer(scheme_name="Bearer", description="A key of this dialect, if there are any.", auto_error=False)
 
-router = APIRouter(route_class=LenientRoute, tags=["Staged jobs"])
+
+class StagedRoute(APIRoute):
+    """A route that hands its request on unread, so that a caller without a key costs nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_unread(request: Request) -> Response:
+            lenient = LenientRequest(request.scope, request.receive)
+            try:
+                return await handle(lenient)
+            finally:
+                await lenient.close()
+
+        return handle_unread
+
+
+router = APIRouter(route_class=StagedRoute, tags=["Staged jobs"])
 keyless = APIRouter(tags=["Staged jobs"])
 """What is reached by addresses that carry their own signature."""
 
