@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -100,12 +101,12 @@ class Engine:
 
         No picture is told twice. Raises what the stages raise, ``OutOfMemory`` when both tries have failed.
         """
-        told: set[int] = set()
+        told: Counter[int] = Counter()
         if not (yield from _with_room(self._stages(plan, cancel, skip), told)):
             logger.warning("no room on the device: everything is forgotten, and the plan begins again in less")
             self._make_room()
             yield Progress(0.0, TRYING_AGAIN)
-            if not (yield from _with_room(self._stages(plan, cancel, skip), told)):
+            if not (yield from _with_room(_untold(self._stages(plan, cancel, skip), told), Counter())):
                 self._make_room()
                 raise OutOfMemory(OUT_OF_MEMORY)
 
@@ -214,8 +215,8 @@ class Engine:
         self.models.unload()
 
 
-def _with_room(events: Generator[Event, None, None], told: set[int]) -> Generator[Event, None, bool]:
-    """The events but for pictures that were ``told`` already; returns false where there was no room to go on.
+def _with_room(events: Generator[Event, None, None], told: Counter[int]) -> Generator[Event, None, bool]:
+    """The events; ``told`` counts the pictures by their indices. Returns false where there was no room to go on.
 
     It returns: only after its handler is left does nothing hold on to what the lost calls were at, which can be freed.
     """
@@ -223,12 +224,21 @@ def _with_room(events: Generator[Event, None, None], told: set[int]) -> Generato
         with closing(events):
             for event in events:
                 if isinstance(event, ImageFinished):
-                    if event.index in told:
-                        continue
-                    told.add(event.index)
+                    told[event.index] += 1
                 yield event
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return False
     return True
+
+
+def _untold(events: Generator[Event, None, None], told: Counter[int]) -> Generator[Event, None, None]:
+    """The events but for pictures that were told as often already."""
+    left = told.copy()
+    with closing(events):
+        for event in events:
+            if isinstance(event, ImageFinished) and left[event.index] > 0:
+                left[event.index] -= 1
+            else:
+                yield event

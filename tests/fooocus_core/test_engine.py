@@ -125,6 +125,19 @@ def test_a_second_try_goes_to_the_end_and_tells_no_picture_twice(
     assert told[-1] == Finished()
 
 
+def test_stages_that_make_the_same_picture_twice_may(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = iter([None, torch.cuda.OutOfMemoryError(), None, None])
+
+    def play(*_: Any) -> Iterator[Event]:
+        yield ImageFinished(0, 0, BRIGHT, None)
+        if error := next(tries):
+            raise error
+
+    monkeypatch.setattr(Engine, "_play", play)
+    told = list(engine.run(Plan((STAGE, STAGE)), lambda: False))
+    assert [type(event) for event in told] == [Started, ImageFinished, ImageFinished, Progress, Finished]
+
+
 class Big:
     """What a lost call was at."""
 
