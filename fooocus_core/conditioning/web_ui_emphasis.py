@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from fooocus_core.conditioning.emphasis import STEP, Segment
 
@@ -34,22 +36,18 @@ def web_ui_sections(prompt: str) -> list[list[Segment]]:
     """What stands between the ``BREAK`` of a prompt, each in segments of constant weight. There is always one section,
     which may be empty. Never raises: brackets that close nothing stay as text.
     """
-    sections: list[list[Segment]] = [[]]
+    sections: list[list[tuple[str, float]]] = [[]]
     for text, weight in _weighted(list(_marks(prompt))):
         first, *others = _BREAK.split(text)
-        _add(sections[-1], first, weight)
-        for other in others:
-            sections.append([])
-            _add(sections[-1], other, weight)
-    return sections
+        sections[-1].append((first, weight))
+        sections.extend([(other, weight)] for other in others)
+    return [_joined(section) for section in sections]
 
 
-def _add(section: list[Segment], text: str, weight: float) -> None:
+def _joined(texts: Iterable[tuple[str, float]]) -> list[Segment]:
     """Neighbours of one weight are one text: words may reach across an escaped bracket."""
-    if section and section[-1].weight == weight:
-        section[-1] = Segment(section[-1].text + text, weight)
-    elif text:
-        section.append(Segment(text, weight))
+    runs = groupby((each for each in texts if each[0]), key=itemgetter(1))
+    return [Segment("".join(text for text, _ in run), weight) for weight, run in runs]
 
 
 def _marks(prompt: str) -> Iterator[_Mark]:

@@ -106,12 +106,12 @@ def test_weights_beside_the_rules_written_out(prompt: str) -> None:
         assert one == pytest.approx(max(-MOST, min(MOST, other)), abs=1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("prompt", ["(" * 300_000, "[(" * 150_000 + "a", ")" * 300_000, "(a" * 150_000, ":1)" * 99_999])
+@pytest.mark.parametrize("prompt", ["(" * 100_000, "[(" * 50_000 + "a", ")" * 100_000, "(a" * 50_000, ":1)" * 33_333])
 def test_deep_nesting_is_harmless(prompt: str) -> None:
     started = time.monotonic()
     for section in web_ui_sections(prompt):
         assert all(abs(one.weight) <= MOST for one in section)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 10
 
 
 # --- chunks -------------------------------------------------------------------------------------------------------
