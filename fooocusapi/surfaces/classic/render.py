@@ -30,8 +30,13 @@ STOPPED = "Stopped by the user"
 ALMOST_DONE_PERCENT = 99
 
 
+def is_quick(job: Job, preview: NDArray[np.uint8] | None) -> bool:
+    """Whether the answer is made without reading files and packing pictures: that is what pollers ask all the time."""
+    return preview is None and not (job.results and job.context.get("require_base64"))
+
+
 def job_answer(job: Job, outputs: OutputStore, preview: NDArray[np.uint8] | None = None) -> AsyncJobResponse:
-    """The job object. Reads picture files where the job asked for base64: call it from a thread."""
+    """The job object. Call it from a thread, unless it ``is_quick``."""
     stage = _stage(job)
     return AsyncJobResponse(
         job_id=job.id,

@@ -84,6 +84,8 @@ async def _query(asked: QueryJobRequest, services: Services) -> Any:
     if job is None:
         return JSONResponse(render.unknown_job().model_dump(mode="json"), status_code=404)
     preview = services.jobs.latest_preview(job.id) if asked.require_step_preview else None
+    if render.is_quick(job, preview):
+        return render.job_answer(job, services.outputs)
     return await run_in_threadpool(render.job_answer, job, services.outputs, preview)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,15 @@ def test_base64_of_a_file_that_is_gone_is_null() -> None:
     answer = render.sync_answer(job_in(JobState.SUCCEEDED, results=TWO), OUTPUTS)
     assert [picture.base64 for picture in answer] == [None, None]
     assert all(picture.finish_reason is GenerationFinishReason.SUCCESS for picture in answer)
+
+
+def test_what_pollers_ask_all_the_time_needs_no_thread() -> None:
+    """An answer of a few texts would wait longer for a thread than it takes."""
+    with_files = job_in(JobState.SUCCEEDED, results=TWO)
+    assert render.is_quick(job_in(JobState.RUNNING), None)
+    assert render.is_quick(replace(with_files, context={}), None)
+    assert not render.is_quick(job_in(JobState.RUNNING), np.zeros((8, 8, 3), np.uint8))
+    assert not render.is_quick(with_files, None)
 
 
 def test_what_webhooks_are_told() -> None:
