@@ -17,7 +17,6 @@ EXAMPLES: dict[str, Any] = {
     for example in json.loads((Path(__file__).parent / "contract" / "examples.json").read_text(encoding="utf-8"))
 }
 PAINTED = [name for name, example in EXAMPLES.items() if "final" in example]
-OF_VENDOR = [name for name in PAINTED if EXAMPLES[name]["origin"] == "vendor"]
 
 Draw = Callable[[str, int, int], bytes]
 """The file of an upload, by its identifier in the example and its size."""

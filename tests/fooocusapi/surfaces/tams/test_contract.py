@@ -24,6 +24,8 @@ from tests.fooocusapi.surfaces.tams.asking import (
     picture_file,
     reserved,
     shown,
+    uploaded,
+    with_uploads,
 )
 from tests.fooocusapi.surfaces.tams.examples import EXAMPLES, PAINTED, asked, check_answer
 from tests.fooocusapi.surfaces.tams.matching import mismatch
@@ -77,6 +79,19 @@ def test_jobs_end_as_they_should(client: TestClient, house: House, name: str) ->
         picture = client.get(path_of(image["url"]))
         assert picture.status_code == 200
         assert picture.headers["content-type"] == "image/png"
+
+
+def test_the_fragment_within_a_stage_is_the_whole_body(client: TestClient, house: House) -> None:
+    """One of them has a bracket in one entry, the other in two; both mean the same prompt."""
+    picture = uploaded(client)
+    within = {"type": "IMAGE_TO_INPAINT", **EXAMPLES["inpaint_stage_fragment"]["request"]}
+    written = within["imageToInpaint"]["maskImageResourceId"]
+    request = with_uploads(body("fragment", within, start={"imageResourceId": picture}), {written: picture})
+    assert ended(client, client.post(JOBS, json=request).json()["job"]["id"])["status"] == "SUCCESS"
+    fragment = house.engine.plans[-1].main
+    whole = next(plan.main for plan in house.engine.plans if plan.main.repaint is not None)
+    assert fragment.prompts == whole.prompts
+    assert fragment.sampling == whole.sampling
 
 
 def test_an_upload_needs_no_more_than_its_address(client: TestClient) -> None:

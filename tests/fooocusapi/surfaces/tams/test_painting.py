@@ -1,4 +1,4 @@
-"""The pocket model behind staged jobs: the vendor's own bodies give pictures of the stated sizes, numbers and order."""
+"""The pocket model behind staged jobs: the bodies of the contract give pictures of the stated sizes and numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fooocus_core.models.upscaler import Upscaler
 from tests.fooocus_core.stages.test_start import scene
 from tests.fooocusapi.served import pixels_of, wait_until
 from tests.fooocusapi.surfaces.tams.asking import FINAL, JOBS, body, diffusion, painted, path_of, shown, uploaded
-from tests.fooocusapi.surfaces.tams.examples import EXAMPLES, OF_VENDOR, asked, check_answer
+from tests.fooocusapi.surfaces.tams.examples import EXAMPLES, PAINTED, asked, check_answer
 from tests.fooocusapi.surfaces.tams.matching import mismatch
 
 MASK = "48203af7-6b07-4f1c-8506-f3f545613653"
@@ -51,8 +51,8 @@ def quick_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("name", OF_VENDOR)
-def test_the_vendors_bodies_give_what_they_should(painting: TestClient, name: str) -> None:
+@pytest.mark.parametrize("name", PAINTED)
+def test_the_contracts_bodies_give_what_they_should(painting: TestClient, name: str) -> None:
     example = EXAMPLES[name]
     answer = asked(painting, example, drawn)
     check_answer(answer, example["answer"])

@@ -489,10 +489,14 @@ def test_unknown_fields_are_named_in_the_log(client: TestClient, caplog: pytest.
 # -------------------------------------------------------------------------------------------------------------- credits
 
 
+TWO_PARTS = {"type": "IMAGE_TO_ADETAILER", "imageToAdetailer": {"args": [{}, {"adModel": "hand_yolov8n.pt"}]}}
+
+
 @pytest.mark.parametrize(
     ("later", "start", "expected"),
     [
-        # The vendor's worked example: 0.8 + 2.4 + 1.6.
+        # The sums of the vendor's worked example: 0.8 + 1.6 + 2.4.
+        ([painted(width=768, height=1024), TWO_PARTS, upscaler(hrSecondPassSteps=20)], {}, 4.8),
         ([painted(), upscaler(hrScale=3, hrSecondPassSteps=20), adetailer()], {}, 0.8 + 0.8 * 2.5 + 0.8 * 2.5),
         ([painted(steps=21)], {"count": 3}, 3.0),
         ([painted(), {"type": "IMAGE_TO_ADETAILER", "imageToAdetailer": {}}], {}, 0.8),
