@@ -1,4 +1,7 @@
-"""The end of a job told to a receiver of one's own, instead of asking for it again and again."""
+"""The end of a job told to a receiver of one's own, instead of asking for it again and again.
+
+The receiver is on this machine, which requests may name only where the server was started with `--webhook-private`.
+"""
 
 # ruff: noqa: T201
 
@@ -17,7 +20,7 @@ told: queue.Queue[dict[str, Any]] = queue.Queue()
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Answers at once and works later: the server waits 15 seconds, and posts once."""
+    """Answers at once and works later."""
 
     def do_POST(self) -> None:
         told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -43,7 +46,10 @@ job = server.post(
     },
 )
 
-news = told.get(timeout=600)
+try:
+    news = told.get(timeout=120)
+except queue.Empty:
+    sys.exit("nothing was told; was the server started with --webhook-private?")
 receiver.shutdown()
 print(f"told of job {news['job_id']}")
 if news["job_id"] != job["job_id"] or not news["job_result"]:  # Empty after a failure; query-job has the reason.

@@ -68,6 +68,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **own,
         "FOOOCUSAPI_CPU_THREADS": "1",
         "FOOOCUSAPI_DEVICE": "cpu",
+        "FOOOCUSAPI_WEBHOOK_PRIVATE": "1",
     }
     with running_server(folder, environment) as client:
         yield str(client.base_url).rstrip("/")
