@@ -7,11 +7,16 @@ closed networks, have tables of their own (``tests/fooocusapi/hostile.py``, ``te
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from PIL import Image
+
+from tests.fooocusapi.hostile import file_of
 
 CLASSIC = "/v1/generation/text-to-image"
 UNIFIED = "/v1/engine/generate"
@@ -20,6 +25,7 @@ REPAINT = "/v2/generation/image-inpaint-outpaint"
 MODEL = "600423083519508503"
 KEY = "attack-key"
 TODAY = "2025-02-23"
+A_PICTURE = base64.b64encode(file_of(Image.new("RGB", (64, 64)), "PNG")).decode()
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,8 @@ def _names() -> Iterator[Attack]:
         yield Attack("autoencoder", "POST", STAGED, (400,), _staged(sdVae=name), "sdVae")
         lora = {"items": [{"loraModel": name, "weight": 1}]}
         yield Attack("LoRA", "POST", STAGED, (400,), _staged(lora=lora), "lora")
-        yield Attack("mask model", "POST", "/v1/tools/generate_mask", (422,), {"image": name, "mask_model": name})
+        sent = {"image": A_PICTURE, "mask_model": name}
+        yield Attack("mask model", "POST", "/v1/tools/generate_mask", (422,), sent, "mask_model")
         start = {"imageResourceId": name, "count": 1}
         yield Attack("resource", "POST", STAGED, (400,), _staged(start), "imageResourceId")
 
