@@ -27,7 +27,6 @@ from fooocus_core.presets.preset import first_on_disk
 if TYPE_CHECKING:
     import numpy as np
 
-    from fooocus_core.models.loaded import LoadedModel
     from fooocus_core.models.unet import DiffusionNetwork
 
 Loaded = TypeVar("Loaded")
@@ -103,23 +102,6 @@ def _files_of(kind: GuideKind, guides: Guides) -> list[GuideFile]:
     if guides.only_prepare:
         return faces
     return [CONTROL_FILES[kind]] if kind in CONTROL_FILES else [*faces, ENCODER, NEGATIVE, ADAPTER_FILES[kind]]
-
-
-def require_guidable(guides: Guides, model: LoadedModel) -> None:
-    """Raises ``UnsupportedModel`` for a checkpoint that no guide's files fit: one that has an area of its own.
-
-    To be asked before the files themselves: to fetch them would be of no use.
-    """
-    needed = needed_files(guides)
-    if guides.only_prepare or not needed or model.native_area_px is None:
-        return
-    kinds = ", ".join(dict.fromkeys(needed.values()))
-    names = [file.name for file in needed]
-    raise UnsupportedModel(
-        model.name,
-        f"guides of the kind {kinds} need an SDXL checkpoint, which this is not; with one they need the files "
-        f"{', '.join(names)}, fetched by: main.py download {' '.join(names)}",
-    )
 
 
 # --- the networks -------------------------------------------------------------------------------------------------

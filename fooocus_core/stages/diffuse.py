@@ -20,7 +20,6 @@ from fooocus_core.images.pixels import Picture
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.metadata.describe import describe_image
 from fooocus_core.metadata.record import ImageRecord
-from fooocus_core.models.guide_models import require_guidable
 from fooocus_core.plan import Diffuse, Guides, Output, Repaint
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
@@ -28,7 +27,7 @@ from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.sampling.swap import Swap
-from fooocus_core.stages.guides import guide_pictures
+from fooocus_core.stages.guides import guide_pictures, require_guidable
 from fooocus_core.stages.native_size import sampled_size, with_native_denoise
 from fooocus_core.stages.networks import (
     Networks,

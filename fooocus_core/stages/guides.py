@@ -10,15 +10,24 @@ import torch
 
 from fooocus_core.adapters.control import ControlChain, ControlNetwork, ControlUnit
 from fooocus_core.adapters.image_prompt import CLIP_PX, ImagePrompt, KeysValues
+from fooocus_core.errors import UnsupportedModel
 from fooocus_core.images.faces import aligned_face
 from fooocus_core.images.pixels import Picture, as_floats, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
 from fooocus_core.images.resizing import covering, lanczos
-from fooocus_core.models.guide_models import ADAPTER_FILES, CONTROL_FILES, Faces, GuideModels, active_guides
+from fooocus_core.models.guide_models import (
+    ADAPTER_FILES,
+    CONTROL_FILES,
+    Faces,
+    GuideModels,
+    active_guides,
+    needed_files,
+)
 from fooocus_core.plan import Guide, GuideKind, Guides, ImagePromptWeighting
 from fooocus_core.presets.sizes import Size
 
 if TYPE_CHECKING:
+    from fooocus_core.models.loaded import LoadedModel
     from fooocus_core.models.unet import DiffusionNetwork
     from fooocus_core.sampling.network import Control
     from fooocus_core.sampling.prediction import NoiseLevels
@@ -39,6 +48,23 @@ class PreparedGuides:
     control: Control | None
     prompts: tuple[ImagePrompt, ...]
     weighting: ImagePromptWeighting
+
+
+def require_guidable(guides: Guides, model: LoadedModel) -> None:
+    """Raises ``UnsupportedModel`` for a checkpoint that no guide's files fit: one that has an area of its own.
+
+    To be asked before the files themselves: to fetch them would be of no use.
+    """
+    needed = needed_files(guides)
+    if guides.only_prepare or not needed or model.native_area_px is None:
+        return
+    kinds = ", ".join(dict.fromkeys(needed.values()))
+    names = [file.name for file in needed]
+    raise UnsupportedModel(
+        model.name,
+        f"guides of the kind {kinds} need an SDXL checkpoint, which this is not; with one they need the files "
+        f"{', '.join(names)}, fetched by: main.py download {' '.join(names)}",
+    )
 
 
 def _nothing() -> None:

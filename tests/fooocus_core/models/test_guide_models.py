@@ -26,9 +26,9 @@ from fooocus_core.models.guide_models import (
     PictureReader,
     active_guides,
     needed_files,
-    require_guidable,
 )
 from fooocus_core.plan import Guide, GuideKind, Guides
+from fooocus_core.stages.guides import require_guidable
 from tests.fooocus_core.models.guide_files import adapter_content, thin_network, write_content, write_guide_files
 
 FULL = Placement(torch.device("cpu"), torch.float32, torch.float32)
