@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
 import io
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -101,90 +103,26 @@ def blank_engine() -> UnloadableEngine:
 class SigningKey:
     """An RSA key made on the spot, for signatures as clients make them."""
 
-    def __init__(self, bits: int = 2048, rng_seed: int = 1) -> None:
-        rng = random.Random(rng_seed)
-        half = bits // 2
-        p, q = _prime(half, rng), _prime(half, rng)
-        self.modulus, self.exponent = p * q, 65537
-        self._primes = (p, q)
-        self._private = pow(self.exponent, -1, (p - 1) * (q - 1))
+    def __init__(self, bits: int = 2048) -> None:
+        self._key = rsa.generate_private_key(65537, bits)
 
     def sign(self, data: bytes) -> str:
-        size = (self.modulus.bit_length() + 7) // 8
-        digest = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(data).digest()
-        padded = b"\0\1" + b"\xff" * (size - len(digest) - 3) + b"\0" + digest
-        signed = pow(int.from_bytes(padded, "big"), self._private, self.modulus)
-        return base64.b64encode(signed.to_bytes(size, "big")).decode()
+        return base64.b64encode(self._key.sign(data, PKCS1v15(), SHA256())).decode()
 
     def pem(self) -> str:
         """As ``openssl rsa -pubout`` writes it."""
-        key = _der(0x30, _der_number(self.modulus) + _der_number(self.exponent))
-        kind = _der(0x30, bytes.fromhex("06092a864886f70d0101010500"))
-        text = base64.encodebytes(_der(0x30, kind + _der(0x03, b"\0" + key))).decode()
-        return f"-----BEGIN PUBLIC KEY-----\n{text}-----END PUBLIC KEY-----\n"
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
     def private_pem(self) -> str:
         """As ``openssl genrsa -traditional`` writes it."""
-        p, q = self._primes
-        numbers = (
-            0,
-            self.modulus,
-            self.exponent,
-            self._private,
-            p,
-            q,
-            self._private % (p - 1),
-            self._private % (q - 1),
-        )
-        content = b"".join(map(_der_number, (*numbers, pow(q, -1, p))))
-        text = base64.encodebytes(_der(0x30, content)).decode()
-        return f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
+        form = serialization.PrivateFormat.TraditionalOpenSSL
+        return self._key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
 
     def header(self, app: str, method: str, target: str, timestamp_s: int, data: bytes, nonce: str = "nonce") -> str:
         signed = b"\n".join((method.encode(), target.encode(), str(timestamp_s).encode(), nonce.encode(), data))
         parts = f"app_id={app},nonce_str={nonce},timestamp={timestamp_s},signature={self.sign(signed)}"
         return f"TAMS-SHA256-RSA {parts}"
-
-
-_SMALL_PRIMES = [n for n in range(3, 2000, 2) if all(n % d for d in range(3, int(n**0.5) + 1, 2))]
-
-
-def _prime(bits: int, rng: random.Random) -> int:
-    while True:
-        candidate = rng.getrandbits(bits) | (3 << (bits - 2)) | 1
-        if all(candidate % small for small in _SMALL_PRIMES) and _is_probably_prime(candidate, rng):
-            return candidate
-
-
-def _is_probably_prime(number: int, rng: random.Random) -> bool:
-    odd, twos = number - 1, 0
-    while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    for _ in range(4):
-        power = pow(rng.randrange(2, number - 1), odd, number)
-        if power in (1, number - 1):
-            continue
-        for _ in range(twos - 1):
-            power = power * power % number
-            if power == number - 1:
-                break
-        else:
-            return False
-    return True
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    length = (
-        bytes([size])
-        if size < 128
-        else bytes([0x80 + (size.bit_length() + 7) // 8]) + size.to_bytes((size.bit_length() + 7) // 8, "big")
-    )
-    return bytes([tag]) + length + content
-
-
-def _der_number(number: int) -> bytes:
-    return _der(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
 def with_uploads(request: Any, ids: dict[str, str]) -> Any:
