@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 2048
 LINGERING_S = 3
 """How long open connections may take to end once the jobs are settled."""
+
+TURNS_WHILE_WAITING = 2000
+"""How often a thread of a calculation looks for the others before it sleeps."""
 
 Announce = Callable[[Settings], None]
 
@@ -53,6 +56,17 @@ def configure_logging(level: LogLevel) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
+def let_threads_rest(environment: MutableMapping[str, str]) -> None:
+    """Threads of a calculation that wait for each other give the processor away soon, unless the user has said how.
+
+    By default they keep it, also from the thread that they wait for where another program is busy. Alone on the
+    machine a picture takes as long either way; beside one busy program it takes four fifths of the time, beside several
+    half. To be called before torch is imported.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = str(TURNS_WHILE_WAITING)
+
+
 def name_ignored_flags(line: CommandLine) -> None:
     """One line for the flags that are accepted in vain, one for those that nobody knows."""
     if line.without_effect:
@@ -66,6 +80,7 @@ def serve(settings: Settings, announce: Announce, make_engine: EngineMaker | Non
 
     ``make_engine`` stands in for the real engine. Raises ``PortTaken``.
     """
+    let_threads_rest(os.environ)
     allow_many_connections()
     listener = _listen(settings.host, settings.port)
     bound = settings.model_copy(update={"port": listener.getsockname()[1]})
