@@ -59,9 +59,8 @@ def configure_logging(level: LogLevel) -> None:
 def let_threads_rest(environment: MutableMapping[str, str]) -> None:
     """Threads of a calculation that wait for each other give the processor away soon, unless the user has said how.
 
-    By default they keep it, also from the thread that they wait for where another program is busy. Alone on the
-    machine a picture takes as long either way; beside one busy program it takes four fifths of the time, beside several
-    half. To be called before torch is imported.
+    By default they keep it, where another program is busy also from the thread that they wait for, and a picture takes
+    a multiple of its time; alone on the machine it takes as long either way. To be called before torch is imported.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
         environment["GOMP_SPINCOUNT"] = str(TURNS_WHILE_WAITING)
