@@ -122,6 +122,7 @@ class Runtime:
                 lambda job: kept.let_go(pictures_of(job.plan)),
                 notices.send,
             ],
+            on_trimmed=[lambda job: shown.let_go(job.context, journal.mentions)],
         )
         names = _names(settings, library, config)
         staged = open_parts(

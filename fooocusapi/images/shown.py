@@ -1,4 +1,4 @@
-"""Pictures that came with requests and that records of the history show, for good.
+"""Pictures that came with requests and that records of the history show, for as long as the history is.
 
 A picture lies in a file named by a hash, and is reached as ``<base URL>/inputs/<hash>.png``. What a job works on while
 it waits is kept elsewhere (``kept``): these files are for people and clients, who may send their addresses again.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fooocusapi.images.kept import packed
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NAME = re.compile(r"[0-9a-f]{64}\.png")
+_ADDRESS = re.compile(r"/inputs/([0-9a-f]{64}\.png)")
 
 
 class ShownPictures:
@@ -29,8 +34,22 @@ class ShownPictures:
     def __init__(self, folder: Path, base_url: str) -> None:
         """``base_url``: without a final slash."""
         self._folder = folder
+        self._recording = threading.RLock()
         self._base_url = base_url.rstrip("/")
         self._own_path = re.compile(f"(?:{re.escape(urlsplit(base_url).path.rstrip('/'))})?/inputs/(.+)")
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Until its end nothing is let go: what is shown in between gets its record first."""
+        with self._recording:
+            yield
+
+    def let_go(self, record: Mapping[str, Any], is_mentioned: Callable[[str], bool]) -> None:
+        """Deletes what a record shows that is no more, unless ``is_mentioned`` says that another one does."""
+        with self._recording:
+            for name in set(_ADDRESS.findall(json.dumps(record))):
+                if not is_mentioned(name):
+                    (self._folder / name).unlink(missing_ok=True)
 
     def show(self, pixels: NDArray[np.uint8]) -> str:
         """Keeps uint8 ``[h, w, 3]`` or ``[h, w, 4]`` and returns its address. Raises ``OSError``."""

@@ -189,6 +189,12 @@ class SqlJournal:
         with self._reading() as connection:
             return set(connection.execute(query).scalars())
 
+    def mentions(self, name: str) -> bool:
+        """Whether what any job's dialect has noted holds this name, which has neither ``%`` nor ``_`` in it."""
+        query = select(jobs.c.id).where(jobs.c.context.contains(name)).limit(1)
+        with self._reading() as connection:
+            return connection.execute(query).first() is not None
+
     def delete(self, job_id: str) -> None:
         """Forget the job; an unknown one is forgotten already."""
         with self._writing() as connection:

@@ -154,12 +154,14 @@ class JobQueue:
         delete_files: Callable[[Iterable[str]], None],
         on_ending: Sequence[Callable[[Job], None]] = (),
         on_ended: Sequence[Callable[[Job], None]] = (),
+        on_trimmed: Sequence[Callable[[Job], None]] = (),
     ) -> None:
         """``delete_files`` deletes results by their paths, and finds nothing wrong with one that is gone.
 
         ``on_ending`` are called with the ended job before its end is written down: a process that is lost in between
         has not ended it.
         ``on_ended`` are called once for each job, when everybody can already see its end, on the thread that ended it.
+        ``on_trimmed`` are called when the history has grown too long for a job, which is in the journal no more.
         """
         self._journal = journal
         self._clock = clock
@@ -168,6 +170,7 @@ class JobQueue:
         self._delete_files = delete_files
         self._on_ending = tuple(on_ending)
         self._on_ended = tuple(on_ended)
+        self._on_trimmed = tuple(on_trimmed)
 
         self._submitting = threading.Lock()
         self._files = threading.Lock()
@@ -536,6 +539,8 @@ class JobQueue:
         while surplus := self._journal.finished_beyond(self._limits.history):
             for job in surplus:
                 self._forget(job)
+                for tell in self._on_trimmed:
+                    _guarded("tidying up after a job", tell, job)
 
     def _forget(self, job: Job) -> None:
         """Files first: what a crash leaves in between is a record that is trimmed later, never an orphaned file."""

@@ -159,7 +159,7 @@ async def _read_pictures(body: GenerateRequest, services: Services) -> Pictures:
 def _submit(body: GenerateRequest, pictures: Pictures, services: Services, *, one_image: bool) -> Job:
     """On one thread, so that a caller who goes away cannot part the pictures from their job."""
     presets = Presets(services.preset, services.presets.chosen(body.preset))
-    with services.kept.held() as held:
+    with services.shown.recording(), services.kept.held() as held:
         plan = to_plan(body, pictures, held.keep, services.resolve, presets, one_image=one_image)
         links = {loc: services.shown.show(pixels) for loc, pixels in pictures.items()}
         kind = KIND_OF_JOB[tab_of(body, pictures)] if pictures else TaskType.TEXT_TO_IMAGE

@@ -153,3 +153,11 @@ def test_a_power_cut_is_survived(journal: SqlJournal) -> None:
     with journal._reading() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_what_dialects_have_noted_is_searched(journal: SqlJournal) -> None:
+    journal.add(dataclasses.replace(a_job("1"), context={"params": {"picture": "http://host/inputs/abc.png"}}))
+    assert journal.mentions("abc.png")
+    assert not journal.mentions("abd.png")
+    journal.delete("1")
+    assert not journal.mentions("abc.png")

@@ -418,6 +418,25 @@ def test_an_ending_is_told_although_the_journal_fails_and_is_written_later(
     assert not jobs._unsaved
 
 
+def test_what_the_history_has_no_room_for_is_told(journal: SqlJournal, clock: FakeClock, store: FakeStore) -> None:
+    """A job that somebody deletes is not."""
+    trimmed: list[str] = []
+    jobs = JobQueue(
+        journal,
+        clock=clock,
+        limits=Limits(history=1),
+        delete_files=store.delete,
+        on_trimmed=[lambda job: trimmed.append(job.id)],
+    )
+    first, second = submit(jobs), submit(jobs)
+    finish(jobs, store)
+    assert trimmed == []
+    finish(jobs, store)
+    assert trimmed == [first.id]
+    jobs.delete(second.id)
+    assert trimmed == [first.id]
+
+
 def test_listeners_that_raise_harm_nobody(journal: SqlJournal, clock: FakeClock, store: FakeStore) -> None:
     def raising(job: Job) -> None:
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""Pictures that come with requests: read, kept for their job, and shown by the records for good."""
+"""Pictures that come with requests: read, kept for their job, and shown by the records."""
 
 from __future__ import annotations
 
