@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from fooocus_core.adapters.freeu import freeu
 from fooocus_core.adapters.image_prompt import image_prompts
 from fooocus_core.adapters.inpaint_head import inpaint_head
+from fooocus_core.sampling.network import NetworkWrapper
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from fooocus_core.adapters.image_prompt import ImagePrompt
@@ -38,23 +38,11 @@ class Adaptations:
 
 
 @dataclass(frozen=True)
-class AdaptedNetwork:
+class AdaptedNetwork(NetworkWrapper):
     """A network under adaptations; a ``NoisePredictor``. What ``patch`` puts on stays until it is taken off."""
 
     network: DiffusionNetwork
     adaptations: Adaptations
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
-
-    @property
-    def adm_width(self) -> int:
-        return self.network.adm_width
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
@@ -74,23 +62,11 @@ class AdaptedNetwork:
 
 
 @dataclass(frozen=True)
-class UnpatchedNetwork:
+class UnpatchedNetwork(NetworkWrapper):
     """The same network as a refiner of itself: without ``patch``; a ``NoisePredictor``."""
 
     network: DiffusionNetwork
     patch: PatchedWeights
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
-
-    @property
-    def adm_width(self) -> int:
-        return self.network.adm_width
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall

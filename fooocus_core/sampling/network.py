@@ -50,6 +50,25 @@ class NoisePredictor(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class NetworkWrapper:
+    """What stands around a network and answers in its place says of itself what the network says."""
+
+    network: NoisePredictor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def adm_width(self) -> int:
+        return self.network.adm_width
+
+
 class Control(Protocol):
     """Networks that look at a picture beside the latents (specification 06, section 5)."""
 

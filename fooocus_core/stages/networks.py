@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork, UnpatchedNetwork
@@ -19,7 +18,7 @@ from fooocus_core.events import CancelToken
 from fooocus_core.models.refiner import LoadedRefiner
 from fooocus_core.plan import Diffuse, Guides, Lora
 from fooocus_core.presets.sizes import Size
-from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
+from fooocus_core.sampling.network import Control, NetworkCall, NetworkWrapper, NoisePredictor
 from fooocus_core.sampling.prediction import NoiseLevels
 from fooocus_core.sampling.sample import PromptedNetwork, resolve_scheduler
 from fooocus_core.sampling.schedules import steps_taken
@@ -194,23 +193,10 @@ def decoding_autoencoder(stage: Diffuse, networks: Networks) -> Autoencoder:
 
 
 @dataclass(frozen=True)
-class InterruptibleNetwork:
+class InterruptibleNetwork(NetworkWrapper):
     """A network that asks before every call whether the job is still wanted: a stop takes less than a step."""
 
-    network: NoisePredictor
     cancel: CancelToken
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
-
-    @property
-    def adm_width(self) -> int:
-        return self.network.adm_width
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
