@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fooocus_core.metadata.record import ImageRecord
+    from fooocus_core.metadata.record import AnyRecord
 
 
 class CancelToken(Protocol):
@@ -59,13 +59,14 @@ class Progress:
 class ImageFinished:
     """One picture is done: uint8 ``[height, width, 3]``, its place in the job (from 0), and what made it.
 
-    ``record`` is ``None`` for a picture that was only enlarged: nothing of a request made it (05, section 2).
+    ``record`` is ``None`` for a picture that Fooocus's own upscale only enlarged (05, section 2), or that nothing was
+    done to: nothing of a request made it.
     """
 
     index: int
     seed: int
     pixels: NDArray[np.uint8]
-    record: ImageRecord | None
+    record: AnyRecord | None
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,8 @@ class Enlarging:
     factor: float | None = None
     width_px: int | None = None
     height_px: int | None = None
+    stands_for: str = ""
+    """The upscaler that was asked for and is not there, in whose place this one is taken; empty: none."""
 
     @property
     def is_latent(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fooocus_core.metadata.record import VERSION, ImageRecord
+from fooocus_core.metadata.record import VERSION, AnyRecord
 from fooocus_core.metadata.schemes import metadata_text
 from fooocus_core.plan import ImageFormat, MetadataScheme
 
@@ -42,7 +42,7 @@ _INLINE_BYTES: Final = 4
 def encode_image(
     pixels: NDArray[np.uint8],
     image_format: ImageFormat,
-    record: ImageRecord | None = None,
+    record: AnyRecord | None = None,
     scheme: MetadataScheme = "fooocus",
 ) -> bytes:
     """The bytes of an image file.

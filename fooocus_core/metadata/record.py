@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -47,6 +47,7 @@ LABELS: Final = MappingProxyType(
         "seed": "Seed",
         "freeu": "FreeU",
         "upscaler": "Upscaler",
+        "upscaler_fallback": "Upscaler fallback for",
         "metadata_scheme": "Metadata Scheme",
         "version": "Version",
     }
@@ -106,10 +107,36 @@ class ImageRecord:
     freeu: tuple[float, float, float, float] | None = None
     """b1, b2, s1, s2; ``None``: off."""
     upscaler: str = ""
-    """The network that enlarged the picture which was sent; empty: none did."""
+    """What enlarged the picture that the last pass started from, or that pass's own; empty: nothing did."""
+    upscaler_fallback: str = ""
+    """The upscaler that was asked for, in whose place ``upscaler`` stands; empty: it stands for itself."""
     loras: tuple[RecordedLora | None, ...] = ()
     """All that were merged, in that order; an empty slot writes nothing but keeps its number."""
     created_by: str = ""
+
+
+@dataclass(frozen=True)
+class EnlargedRecord:
+    """What is told about a picture that was sent and only enlarged. ``upscaler_fallback`` as above."""
+
+    width_px: int
+    height_px: int
+    upscaler: str
+    upscaler_fallback: str = ""
+
+
+AnyRecord = ImageRecord | EnlargedRecord
+
+
+def joined(latest: AnyRecord | None, earlier: AnyRecord | None) -> AnyRecord | None:
+    """What is told of a picture that was made of another one: how it was painted last, and what enlarged it last."""
+    if latest is None or earlier is None:
+        return latest or earlier
+    if isinstance(latest, EnlargedRecord):
+        return replace(earlier, **vars(latest))
+    if latest.upscaler:
+        return latest
+    return replace(latest, upscaler=earlier.upscaler, upscaler_fallback=earlier.upscaler_fallback)
 
 
 RowValue = str | int | float | bool
@@ -127,8 +154,11 @@ class Row(NamedTuple):
         return LABELS.get(self.key) or self.key.replace(LORA_KEY, LORA_LABEL)
 
 
-def rows(record: ImageRecord, scheme: MetadataScheme | None) -> list[Row]:
+def rows(record: AnyRecord, scheme: MetadataScheme | None) -> list[Row]:
     """The table of section 6.2 in its order; ``scheme`` is ``None`` where no metadata is saved."""
+    if isinstance(record, EnlargedRecord):
+        size = Row("resolution", str((record.width_px, record.height_px)))
+        return [size, *_upscaler_rows(record), Row("version", VERSION)]
     return [
         *_prompt_rows(record),
         *_model_rows(record),
@@ -175,8 +205,14 @@ def _sampling_rows(record: ImageRecord) -> Iterator[Row]:
     yield Row("seed", str(record.seed))
     if record.freeu is not None:
         yield Row("freeu", str(record.freeu))
+    yield from _upscaler_rows(record)
+
+
+def _upscaler_rows(record: AnyRecord) -> Iterator[Row]:
     if record.upscaler:
         yield Row("upscaler", record.upscaler)
+    if record.upscaler_fallback:
+        yield Row("upscaler_fallback", record.upscaler_fallback)
 
 
 def _lora_rows(record: ImageRecord) -> Iterator[Row]:

@@ -8,7 +8,15 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from fooocus_core.metadata.record import DEFAULT_VAE, LORA_KEY, ImageRecord, RecordedLora, rows
+from fooocus_core.metadata.record import (
+    DEFAULT_VAE,
+    LORA_KEY,
+    AnyRecord,
+    EnlargedRecord,
+    ImageRecord,
+    RecordedLora,
+    rows,
+)
 from fooocus_core.plan import MetadataScheme
 
 SAMPLER_TITLES: Final = MappingProxyType(
@@ -63,6 +71,7 @@ A1111_LABELS: Final = MappingProxyType(
         "refiner_swap_method": "Refiner Swap Method",
         "freeu": "FreeU",
         "upscaler": "Upscaler",
+        "upscaler_fallback": "Upscaler fallback for",
         "lora_hashes": "Lora hashes",
         "lora_weights": "Lora weights",
         "version": "Version",
@@ -72,14 +81,16 @@ A1111_LABELS: Final = MappingProxyType(
 """Key -> label of the scheme ``a1111``, in the order of its last line."""
 
 
-def metadata_text(record: ImageRecord, scheme: MetadataScheme) -> str:
+def metadata_text(record: AnyRecord, scheme: MetadataScheme) -> str:
     """The text that is saved with the picture."""
     return fooocus_text(record) if scheme == "fooocus" else a1111_text(record)
 
 
-def fooocus_text(record: ImageRecord) -> str:
+def fooocus_text(record: AnyRecord) -> str:
     """One JSON object with sorted keys, ASCII only."""
     values: dict[str, Any] = {row.key: row.value for row in rows(record, "fooocus")}
+    if isinstance(record, EnlargedRecord):
+        return json.dumps(values, sort_keys=True)
     values |= {f"{LORA_KEY}{number}": f"{stem(lora.name)} : {lora.weight}" for number, lora in _loras(record)}
     values |= {
         "full_prompt": list(record.full_prompt),
@@ -96,14 +107,16 @@ def fooocus_text(record: ImageRecord) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def a1111_text(record: ImageRecord) -> str:
+def a1111_text(record: AnyRecord) -> str:
     """The positive texts, the negative texts if there are any, and one line of parameters."""
+    parameters = ", ".join(f"{A1111_LABELS[key]}: {_quoted(value)}" for key, value in _a1111_values(record))
+    if isinstance(record, EnlargedRecord):
+        return parameters
     negative = ", ".join(record.full_negative_prompt)
     parts = [", ".join(record.full_prompt)]
     if negative:
         parts.append(NEGATIVE_PREFIX + negative)
-    parts.append(", ".join(f"{A1111_LABELS[key]}: {_quoted(value)}" for key, value in _a1111_values(record)))
-    return "\n".join(parts)
+    return "\n".join([*parts, parameters])
 
 
 def stem(name: str) -> str:
@@ -119,18 +132,25 @@ def sampler_title(sampler: str, scheduler: str) -> str:
     return title + KARRAS_SUFFIX if scheduler == "karras" else title
 
 
-def _a1111_values(record: ImageRecord) -> Iterator[tuple[str, object]]:
-    values = {row.key: row.value for row in rows(record, "a1111")}
-    values |= {
+def _a1111_values(record: AnyRecord) -> Iterator[tuple[str, object]]:
+    values: dict[str, object] = {row.key: row.value for row in rows(record, "a1111")}
+    values["resolution"] = f"{record.width_px}x{record.height_px}"
+    if isinstance(record, ImageRecord):
+        del values["refiner_model"]  # this scheme is silent where there is none
+        values |= _painted_values(record)
+    return ((key, values[key]) for key in A1111_LABELS if key in values)
+
+
+def _painted_values(record: ImageRecord) -> dict[str, object]:
+    """What this scheme says in other words than the table, or beside it."""
+    values: dict[str, object] = {
         "sampler": sampler_title(record.sampler, record.scheduler),
-        "resolution": f"{record.width_px}x{record.height_px}",
         "base_model": stem(record.checkpoint),
         "base_model_hash": record.checkpoint_hash,
         "vae": _vae_stem(record),
         "raw_prompt": record.prompt,
         "raw_negative_prompt": record.negative_prompt,
     }
-    del values["refiner_model"]
     if record.refiner is not None:
         values |= {"refiner_model": stem(record.refiner), "refiner_model_hash": record.refiner_hash}
     loras = [lora for _, lora in _loras(record)]
@@ -139,7 +159,7 @@ def _a1111_values(record: ImageRecord) -> Iterator[tuple[str, object]]:
         values["lora_weights"] = ", ".join(f"{stem(lora.name)}: {lora.weight}" for lora in loras)
     if record.created_by:
         values["created_by"] = record.created_by
-    return ((key, values[key]) for key in A1111_LABELS if key in values)
+    return values
 
 
 def _quoted(value: object) -> str:

@@ -15,6 +15,7 @@ from fooocus_core.images.masks import eroded_or_dilated, repaints
 from fooocus_core.images.methods import upscaled_size, varied_size
 from fooocus_core.images.parts import part_masks
 from fooocus_core.images.pixels import Mask, Picture, to_rgb
+from fooocus_core.metadata.record import ImageRecord, joined
 from fooocus_core.plan import (
     Detail,
     DetailPass,
@@ -174,7 +175,8 @@ def _with_parts(
                 case _:
                     pass
     if last is not None:
-        yield _Result(replace(last, seed=seed, record=source.record or last.record), is_step=True)
+        record = source.record if isinstance(source.record, ImageRecord) else joined(last.record, source.record)
+        yield _Result(replace(last, seed=seed, record=record), is_step=True)
     return picture
 
 

@@ -334,7 +334,9 @@ def _described(
 ) -> ImageRecord:
     refiner_hash = "" if networks.refiner is None else networks.refiner.checkpoint_hash
     record = describe_image(stage, task, networks.base.checkpoint_hash, models.lora_hash, output.created_by)
-    record = replace(record, refiner_hash=refiner_hash, upscaler=start.upscaler)
+    enlarging = None if stage.start is None else stage.start.enlarging
+    stands_for = "" if enlarging is None else enlarging.stands_for
+    record = replace(record, refiner_hash=refiner_hash, upscaler=start.upscaler, upscaler_fallback=stands_for)
     if start.repaint is None:
         return record
     if start.cut_out is not None and stage.repaint is not None and stage.repaint.area is not None:

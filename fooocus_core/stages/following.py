@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.events import Event, ImageFinished, Progress
-from fooocus_core.metadata.record import ImageRecord
+from fooocus_core.metadata.record import AnyRecord, joined
 from fooocus_core.plan import Diffuse, Plan
 from fooocus_core.stages.start import Pictures, no_pictures
 
@@ -30,7 +30,7 @@ class Source:
     pixels: NDArray[np.uint8]
     first_index: int
     seed: int | None = None
-    record: ImageRecord | None = None
+    record: AnyRecord | None = None
     latent: Tensor | None = None
 
     def unchanged(self, seed: int, index: int) -> ImageFinished:
@@ -52,9 +52,8 @@ def run_following(stage: Diffuse, sources: Sequence[Source], pictures: Pictures,
             match event:
                 case Progress(fraction=fraction):
                     yield replace(event, fraction=(number + fraction) / len(sources))
-                case ImageFinished(pixels=pixels):
-                    record = event.record or _resized(source.record, pixels)
-                    yield replace(event, index=source.first_index, record=record)
+                case ImageFinished():
+                    yield replace(event, index=source.first_index, record=joined(event.record, source.record))
                 case _:
                     yield event
 
@@ -68,13 +67,6 @@ def on_source(stage: Diffuse, source: Source) -> Diffuse:
     if one.start is not None:
         return replace(one, start=replace(one.start, picture=PICTURE))
     return one
-
-
-def _resized(record: ImageRecord | None, pixels: NDArray[np.uint8]) -> ImageRecord | None:
-    """What made a picture that then was only enlarged."""
-    if record is None:
-        return None
-    return replace(record, width_px=pixels.shape[1], height_px=pixels.shape[0])
 
 
 def with_pictures(made: Mapping[str, NDArray[np.uint8]], others: Pictures = no_pictures) -> Pictures:

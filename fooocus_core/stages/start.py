@@ -17,6 +17,7 @@ from fooocus_core.images.pixels import Picture, to_rgb
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.images.vary_upscale import Upscaled, upscaled, varied_start
+from fooocus_core.metadata.record import EnlargedRecord
 from fooocus_core.plan import Diffuse, Enlarging, StartPicture
 from fooocus_core.presets.sizes import Size
 from fooocus_core.stages.picture_latents import (
@@ -129,7 +130,10 @@ def is_only_enlarged(stage: Diffuse, native_area_px: int | None) -> bool:
 
 
 def run_enlarging(stage: Diffuse, pictures: Pictures, models: ModelStore, cancel: CancelToken) -> Iterator[Event]:
-    """An upscale without a diffusion: one picture without a record. Raises ``CoreError``, ``Interrupted``."""
+    """An upscale without a diffusion: one picture; what Fooocus enlarges has no record.
+
+    Raises ``CoreError``, ``Interrupted``.
+    """
     start = stage.start
     if start is None or not is_enlarged(start):
         raise ValueError("only upscales can go without a diffusion")
@@ -139,14 +143,16 @@ def run_enlarging(stage: Diffuse, pictures: Pictures, models: ModelStore, cancel
             raise Interrupted("stopped on request")
 
     yield Progress(0.0, "Upscaling image from the input ...")
-    picture = to_rgb(kept_picture(start.picture, pictures))
+    picture, record = to_rgb(kept_picture(start.picture, pictures)), None
     if start.enlarging is not None:
-        enlarged, _ = _enlarged(start.enlarging, picture, models, stop_if_asked)
+        enlarged, network = _enlarged(start.enlarging, picture, models, stop_if_asked)
+        height, width = enlarged.shape[:2]
+        record = EnlargedRecord(width, height, network or start.method, start.enlarging.stands_for)
     else:
         enlarged = _upscaled(start, start.factor or 1.0, picture, models, stop_if_asked)[0].picture
     yield Progress(ENLARGING_SHARE, "Saving image 1/1 to system ...")
     stop_if_asked()
-    yield ImageFinished(0, stage.seed, enlarged, None)
+    yield ImageFinished(0, stage.seed, enlarged, record)
 
 
 def is_without_diffusion(stage: Diffuse) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fooocus_core.events import ImageFinished
-    from fooocus_core.metadata.record import ImageRecord
+    from fooocus_core.metadata.record import AnyRecord
     from fooocus_core.plan import ImageFormat, MetadataScheme
     from fooocusapi.jobs.job import Job
 
@@ -45,7 +45,7 @@ class Encoder(Protocol):
         self,
         pixels: NDArray[np.uint8],
         image_format: ImageFormat,
-        record: ImageRecord | None,
+        record: AnyRecord | None,
         scheme: MetadataScheme,
     ) -> bytes: ...
 
@@ -53,7 +53,7 @@ class Encoder(Protocol):
 def encode_with_core(
     pixels: NDArray[np.uint8],
     image_format: ImageFormat,
-    record: ImageRecord | None,
+    record: AnyRecord | None,
     scheme: MetadataScheme,
 ) -> bytes:
     """The core's encoder, loaded with the first picture and not with the server."""

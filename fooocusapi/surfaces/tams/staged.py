@@ -50,6 +50,8 @@ class UpscalerStage:
 
     painting: Painting
     enlarging: Enlarging
+    upscaler: str
+    """As the client names it."""
     size: Size
     """Of the result, as far as that of the picture is known."""
     steps: int

@@ -421,6 +421,7 @@ class _Reading:
         return UpscalerStage(
             painting=painting,
             enlarging=enlarging,
+            upscaler=block.hr_upscaler or "",
             size=self._size,
             steps=block.hr_second_pass_steps or painting.steps,
             strength=block.denoising_strength or 0.0,
@@ -440,7 +441,7 @@ class _Reading:
         found = self._means.library.find("upscale_models", file) if file else None
         if found is None:
             logger.warning("%s: no file for %s, the server's own upscaler stands in", field, _shown(name))
-        return Enlarging("network", found)
+        return Enlarging("network", found, stands_for="" if found or name is None else name.strip())
 
     def _target(self, path: str, block: schemas.ImageToUpscaler, enlarging: Enlarging) -> Enlarging:
         """The size that is asked for: a factor above sides."""

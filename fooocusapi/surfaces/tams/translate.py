@@ -39,8 +39,8 @@ from fooocusapi.surfaces.tams.staged import (
 
 SEEDS: Final = 2**32
 """Where the seeds of pictures wrap."""
-IMAGE_TO_IMAGE, ENLARGING = "Image to Image", "Upscaler"
-"""What the stages' starts are called in plans."""
+IMAGE_TO_IMAGE: Final = "Image to Image"
+"""What the start from an upload is called in plans; an upscaler goes by its own name."""
 MIN_STRENGTH: Final = 0.001
 
 
@@ -142,7 +142,7 @@ def _upscaled(step: UpscalerStage, job: StagedJob, picture: str | None) -> Diffu
         sampling=replace(base.sampling, steps=step.steps, partial_steps="all"),
         start=StartPicture(
             picture,
-            ENLARGING,
+            step.upscaler,
             max(step.strength, MIN_STRENGTH),
             refine=step.strength > 0,
             enlarging=step.enlarging,

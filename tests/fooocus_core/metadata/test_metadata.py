@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from fooocus_core.errors import InvalidRequest
 from fooocus_core.metadata.files import encode_image
 from fooocus_core.metadata.read import FileNames, SavedMetadata, parse_metadata, read_metadata
-from fooocus_core.metadata.record import ImageRecord, RecordedLora, rows
+from fooocus_core.metadata.record import EnlargedRecord, ImageRecord, RecordedLora, joined, rows
 from fooocus_core.metadata.schemes import metadata_text
 from fooocus_core.prompts.styles import Style, StyleBook
 
@@ -175,6 +176,33 @@ def test_rows_without_saved_metadata() -> None:
         "Fooocus V2 Expansion",
         "Styles",
     ]
+
+
+ENLARGED = EnlargedRecord(16, 12, "own.pth", "4x-UltraSharp")
+
+
+def test_a_picture_that_was_only_enlarged_says_by_what() -> None:
+    assert metadata_text(ENLARGED, "a1111") == (
+        "Size: 16x12, Upscaler: own.pth, Upscaler fallback for: 4x-UltraSharp, Version: Fooocus v2.5.5"
+    )
+    saved = read_metadata(encode_image(PIXELS, "png", ENLARGED, "fooocus"))
+    assert saved is not None
+    assert saved.parameters == {
+        "resolution": "(16, 12)",
+        "upscaler": "own.pth",
+        "upscaler_fallback": "4x-UltraSharp",
+        "version": "Fooocus v2.5.5",
+    }
+
+
+def test_what_is_told_of_a_picture_that_was_made_of_another() -> None:
+    larger = joined(ENLARGED, RECORD)
+    assert larger == replace(RECORD, width_px=16, height_px=12, upscaler="own.pth", upscaler_fallback="4x-UltraSharp")
+    assert joined(RECORD, larger) == replace(RECORD, upscaler="own.pth", upscaler_fallback="4x-UltraSharp")
+    own = replace(RECORD, upscaler="Latent")
+    assert joined(own, larger) == own
+    assert joined(None, RECORD) == joined(RECORD, None) == RECORD
+    assert joined(None, None) is None
 
 
 def test_values_that_a_comma_would_split_are_quoted() -> None:

@@ -14,7 +14,24 @@ from fooocus_core.events import Event, Failed, Finished, ImageFinished, Progress
 from fooocus_core.images.enlarging import enlarged_picture
 from fooocus_core.images.resizing import lanczos
 from fooocus_core.library import BUNDLED_UPSCALER
-from fooocus_core.plan import Detail, Diffuse, Enlarging, Guidance, Output, Plan, Prompts, Sampling, Stage, StartPicture
+from fooocus_core.metadata.record import EnlargedRecord
+from fooocus_core.metadata.schemes import metadata_text
+from fooocus_core.plan import (
+    Detail,
+    Diffuse,
+    Enlarging,
+    Guidance,
+    MaskedArea,
+    Output,
+    PartSearch,
+    PartsPass,
+    Plan,
+    Prompts,
+    Repaint,
+    Sampling,
+    Stage,
+    StartPicture,
+)
 from fooocus_core.presets.sizes import Size
 from fooocus_core.stages.following import goes_on_with_latents
 from fooocus_core.stages.picture_latents import LATENT_MODES, enlarged_latents
@@ -197,9 +214,29 @@ def test_a_network_of_the_library_enlarges_by_its_name(pocket: Studio) -> None:
     bundled = replace(missing, enlarging=Enlarging("network", factor=1.2))
     [image] = results(played(pocket, of(pocket, start=bundled)))
     assert image.pixels.shape == (120, 184, 3)
-    assert image.record is None
+    assert image.record == EnlargedRecord(184, 120, BUNDLED_UPSCALER.name)
     plain = enlarged_picture(scene(150, 100), Enlarging("lanczos", factor=1.2), lambda picture: picture)
     assert np.abs(image.pixels.astype(int) - plain).mean() < 4
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_an_upscaler_that_stands_for_another_is_told(
+    sized: Studio, refine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an upload, of a picture of the stage before, and where later stages paint the picture anew."""
+    enlarging = Enlarging("network", factor=1.2, stands_for="4x-UltraSharp")
+    start = StartPicture("kept", "4x-UltraSharp", 0.3, refine=refine, enlarging=enlarging)
+    upload = of(sized, image_number=1, start=start)
+    following = replace(upload, start=replace(start, picture=None))
+    anew = of(sized, repaint=Repaint(None, engine="None", area=MaskedArea(only_masked=False)))
+    parts = Detail(of(sized), 1, 1, passes=(PartsPass(PartSearch("mtcnn")),), only_last=True)
+    monkeypatch.setattr("fooocus_core.engine.find_parts", lambda *_: [np.full((56, 96), 255, np.uint8)])
+    for stages in ([upload], [of(sized, image_number=1), following], [upload, anew], [upload, parts]):
+        [image] = results(played(sized, *stages))
+        assert image.record is not None
+        text = metadata_text(image.record, "a1111")
+        assert f"Upscaler: {BUNDLED_UPSCALER.name}, Upscaler fallback for: 4x-UltraSharp" in text, stages
+        assert ("Steps" in text) is (refine or len(stages) > 1)
 
 
 def test_a_kept_picture_with_nothing_to_do_is_a_result_unchanged(pocket: Studio) -> None:

@@ -104,6 +104,18 @@ def test_the_same_seed_makes_the_same_picture(painting: TestClient) -> None:
     assert np.array_equal(one, other)
 
 
+def test_a_stand_in_for_an_upscaler_is_told_in_the_file(painting: TestClient) -> None:
+    block = {"hrUpscaler": "SwinIR_4x", "hrScale": 1, "hrSecondPassSteps": 0, "denoisingStrength": 0}
+    later = {"type": "IMAGE_TO_UPSCALER", "imageToUpscaler": {**block, "diffusion": diffusion()}}
+    picture, _ = sent(painting, "picture", 512, 512)
+    request = body("stand-in", later, start={"imageResourceId": picture})
+    job = ended(painting, painting.post(JOBS, json=request).json()["job"]["id"])
+    (image,) = job["successInfo"]["images"]
+    text = Image.open(io.BytesIO(painting.get(path_of(image["url"])).content)).info["parameters"]
+    assert "Upscaler fallback for: SwinIR_4x" in text
+    assert "Steps" not in text
+
+
 def test_stages_work_on_what_the_one_before_has_made(painting: TestClient) -> None:
     """Enlarged without a second pass, the result is the first stage's picture, pixel by pixel."""
     larger = {"hrUpscaler": "Nearest", "hrScale": 2, "hrSecondPassSteps": 0, "denoisingStrength": 0}

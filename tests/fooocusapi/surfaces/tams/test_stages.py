@@ -407,7 +407,8 @@ def test_an_upscaler_on_the_upload(client: TestClient, house: House, picture: st
     assert stage.start is not None
     assert (stage.width_px, stage.height_px, stage.sampling.steps) == (1280, 1024, 20)
     assert (stage.start.picture, stage.start.refine) == (f"resource-{picture}", False)
-    assert stage.start.enlarging == Enlarging("network", None, width_px=1280)
+    assert stage.start.enlarging == Enlarging("network", None, width_px=1280, stands_for="4x-UltraSharp")
+    assert stage.start.method == "4x-UltraSharp"
 
 
 def test_parts_are_found_and_painted(client: TestClient, house: House) -> None:
