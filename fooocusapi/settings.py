@@ -108,6 +108,12 @@ class Settings(BaseSettings):
         Path("tams_models.json"), description="which files the numbers of staged jobs mean; in place of the bundled"
     )
     tams_lenient_sizes: bool = Field(False, description="take sides of staged jobs in steps of 8, not of 64")
+    tams_parts_floor_px: int = Field(
+        0,
+        ge=0,
+        le=2048,
+        description="paint found parts of staged jobs at the area of this square at least; 0: as asked",
+    )
     tams_upload_bytes: int = Field(20 * 2**20, ge=1024, description="largest upload for staged jobs")
     tams_job_limit_s: float = Field(1800.0, gt=0, description="how long a staged job may run before it fails")
 

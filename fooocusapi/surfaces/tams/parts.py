@@ -66,6 +66,7 @@ class StagedParts:
             draw_seed=lambda: 1 + secrets.randbelow(MAX_SEED),
             max_prompt_characters=self.settings.max_prompt_characters,
             allows_small_steps=self.settings.tams_lenient_sizes,
+            parts_floor_px=self.settings.tams_parts_floor_px,
         )
 
     def read(self, kept: Read) -> Read:

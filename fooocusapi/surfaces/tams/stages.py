@@ -6,6 +6,7 @@ Everything that is wrong is noted by its path, so that one answer names it all.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -129,6 +130,8 @@ class Means:
     max_prompt_characters: int
     allows_small_steps: bool = False
     """Whether sides may come in steps of 8."""
+    parts_floor_px: int = 0
+    """Parts are painted at no smaller area than that of a square with this side."""
 
 
 def judged(stages: Sequence[schemas.Stage] | None, means: Means, judge: Judge) -> StagedJob:
@@ -543,7 +546,7 @@ class _Reading:
             painting = replace(painting, checkpoint=self._file_of(model))
         if arg.ad_use_inpaint_width_height:
             painting = replace(painting, size=self._part_size(path, arg))
-        return painting
+        return replace(painting, size=not_smaller(painting.size, self._means.parts_floor_px))
 
     def _part_size(self, path: str, arg: schemas.AdetailerArg) -> Size:
         size = Size(_said(arg.ad_inpaint_width, USUAL_SIDE_PX), _said(arg.ad_inpaint_height, USUAL_SIDE_PX))
@@ -589,6 +592,14 @@ class _Reading:
     def _priced_size(self, painting: Painting) -> Size:
         """That of the stage before; the picture that was uploaded is none."""
         return (self._size if self._has_made_pictures else None) or painting.size
+
+
+def not_smaller(size: Size, floor_px: int) -> Size:
+    """The size, or one of its proportions with at least the area of a square of ``floor_px``, in steps of 8."""
+    factor = math.sqrt(floor_px**2 / (size.width_px * size.height_px))
+    if factor <= 1:
+        return size
+    return Size(*(math.ceil(side_px * factor / LENIENT_STEP_PX) * LENIENT_STEP_PX for side_px in size))
 
 
 def _said(value: T | None, default: T) -> T:

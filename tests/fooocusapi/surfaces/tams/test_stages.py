@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -24,6 +25,10 @@ from fooocus_core.plan import (
     PartsPass,
     Plan,
 )
+from fooocus_core.presets.sizes import Size
+from fooocus_core.stages.detail import MASK, part_stage
+from fooocus_core.stages.following import PICTURE
+from fooocus_core.stages.repainting import cut_out_of
 from fooocusapi.settings import Settings
 from tests.cases import check_all
 from tests.fooocusapi.served import FakeLibrary, House, serving
@@ -435,6 +440,38 @@ def test_parts_are_found_and_painted(client: TestClient, house: House) -> None:
     assert one.base.sampling.steps == 28
     (usual,) = plan_of(client, house, painted(), adetailer()).stages[1].passes  # type: ignore[union-attr]
     assert usual == PartsPass(PartSearch("mtcnn", "", 0.3), ("",), ("",))
+
+
+def test_parts_are_painted_no_smaller_than_the_server_is_told_to(tmp_path: Path) -> None:
+    """What the network would see of a part, with the floor and without."""
+    own = {"adUseInpaintWidthHeight": True, "adInpaintWidth": 768, "adInpaintHeight": 1536}
+    floors: dict[int, list[tuple[int, int]]] = {
+        0: [(512, 512), (1536, 768)],
+        1024: [(1024, 1024), (1536, 768)],
+        1100: [(1104, 1104), (1560, 784)],
+    }
+    for floor_px, expected in floors.items():
+        root = tmp_path / str(floor_px)
+        root.mkdir()
+        house = House(root, settings=Settings(tams_parts_floor_px=floor_px), engine=blank_engine())
+        with serving(house) as client:
+            seen = [sampled_of(plan_of(client, house, painted(), adetailer(**values))) for values in ({}, own)]
+        assert seen == expected, floor_px
+
+
+def sampled_of(plan: Plan) -> tuple[int, int]:
+    """Height and width of what is cut out for the first pass over parts."""
+    detail = plan.stages[1]
+    assert isinstance(detail, Detail)
+    (one,) = detail.passes
+    assert isinstance(one, PartsPass)
+    stage = part_stage(detail, one, 1, 0)
+    assert stage.repaint is not None
+    named = {PICTURE: np.zeros((512, 512, 3), np.uint8), MASK: np.full((512, 512), 255, np.uint8)}
+    size = Size(stage.width_px, stage.height_px)
+    cut_out = cut_out_of(stage.repaint, named.__getitem__, None, None, size, lambda: None)  # type: ignore[arg-type]
+    height, width = cut_out.picture.shape[:2]
+    return height, width
 
 
 def test_detectors_by_the_files_that_are_there(client: TestClient, house: House) -> None:
