@@ -167,7 +167,7 @@ def open_parts(
         resources=resources,
         decoding=CapacityLimiter(1),
         ledger=ledger,
-        renderer=Renderer(outputs, resources.signer, ledger, jobs.unfinished, jobs.now_ms),
+        renderer=Renderer(outputs, resources.signer, ledger, jobs.unfinished, jobs.latest_preview, jobs.now_ms),
         library=library,
         preset=preset,
         settings=settings,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fooocus_core.errors import OUT_OF_MEMORY
+from fooocus_core.presets.sizes import Size
 from fooocusapi.images.outputs import OutputStore
+from fooocusapi.images.previews import preview_png, preview_size
 from fooocusapi.jobs.job import Job, JobState, ResultImage
 from fooocusapi.jobs.queue import LOST_AGAIN, OTHER_RELEASE, Unfinished
 from fooocusapi.jobs.worker import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, TOOK_TOO_LONG
-from fooocusapi.surfaces.tams.ledger import Ledger, picture_id
+from fooocusapi.surfaces.tams.ledger import SURFACE, Ledger, picture_id
 from fooocusapi.surfaces.tams.model_table import ModelEntry
 from fooocusapi.surfaces.tams.resources import Signer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LINK_VALID_S: Final = 3600
 TRANSITORY: Final = frozenset(
@@ -33,39 +39,33 @@ class Renderer(NamedTuple):
     signer: Signer
     ledger: Ledger
     unfinished: Callable[[], Unfinished]
+    preview: Callable[[str], NDArray[np.uint8] | None]
+    """The picture of a running job as it stands, by the job's identifier."""
     now_ms: Callable[[], int]
 
     def job(self, job: Job, base_url: str) -> dict[str, Any]:
         """The job as it stands; its pictures' addresses begin with ``base_url``. Looks at the disk."""
-        return {"job": {**self._state(job), **self._info(job, base_url)}}
+        unfinished = self.unfinished()
+        status = self._status(job, unfinished)
+        return {"job": {**_state(job, status), **self._info(job, status, unfinished, base_url)}}
 
     def created(self, job: Job) -> dict[str, Any]:
         """The first answer, which is the same whatever waits before the job."""
-        return {"job": {"id": job.context["number"], "status": "CREATED", "credits": job.context["credits"]}}
+        return {"job": _state(job, "CREATED")}
 
-    def _state(self, job: Job) -> dict[str, Any]:
-        status = self._status(job)
-        credits = 0 if status in ("FAILED", "CANCELED") else job.context["credits"]
-        return {"id": job.context["number"], "status": status, "credits": credits}
-
-    def _status(self, job: Job) -> str:
+    def _status(self, job: Job, unfinished: Unfinished) -> str:
         if job.state is JobState.CANCELLED or self.ledger.is_cancelled(job):
             return "CANCELED"
         if job.state is JobState.WAITING:
-            return "WAITING" if self._is_behind_others(job) else "CREATED"
+            return _waiting_status(job, unfinished)
         return {JobState.RUNNING: "RUNNING", JobState.SUCCEEDED: "SUCCESS"}.get(job.state, "FAILED")
 
-    def _is_behind_others(self, job: Job) -> bool:
-        unfinished = self.unfinished()
-        first = unfinished.waiting[0].id if unfinished.waiting else job.id
-        return unfinished.running is not None or first != job.id
-
-    def _info(self, job: Job, base_url: str) -> dict[str, Any]:
-        match self._status(job):
+    def _info(self, job: Job, status: str, unfinished: Unfinished, base_url: str) -> dict[str, Any]:
+        match status:
             case "WAITING":
-                return {"waitingInfo": self._waiting(job)}
+                return {"waitingInfo": _waiting_info(job, unfinished)}
             case "RUNNING":
-                return {"runningInfo": {"processingImages": _processing(job)}}
+                return {"runningInfo": {"processingImages": self._processing(job, base_url)}}
             case "FAILED":
                 code = "TRANSITORY_ERROR" if job.reason in TRANSITORY else "FATAL_ERROR"
                 return {"failedInfo": {"reason": job.reason or "the job failed", "code": code}}
@@ -74,38 +74,82 @@ class Renderer(NamedTuple):
             case _:
                 return {}
 
-    def _waiting(self, job: Job) -> dict[str, str]:
-        waiting = [other.id for other in self.unfinished().waiting]
-        rank = waiting.index(job.id) + 1 if job.id in waiting else 1
-        return {"queueRank": str(rank), "queueLen": str(max(len(waiting), rank))}
+    def _processing(self, job: Job, base_url: str) -> list[dict[str, Any]]:
+        """One entry for each picture; they are told alike, because the share is that of all stages together.
+
+        Pictures that are done are shown, and how the one that is painted stands.
+        """
+        entry = {"progress": round(job.fraction * 100, 2)}
+        shown = {result.index: picture.resource for result, picture in self._pictures(job, base_url)}
+        preview, place = self.preview(job.id), painted_place(job)
+        if preview is not None:
+            shown.setdefault(place, self._resource(picture_id(job, place), preview_size(preview, job.plan), base_url))
+        return [
+            {"resourceImage": shown[index], **entry} if index in shown else entry for index in range(_image_number(job))
+        ]
+
+    def preview_file(self, name: str) -> bytes | None:
+        """The PNG of a picture that is being painted, by its identifier; ``None`` for everything else."""
+        job = self.unfinished().running
+        if job is None or job.surface != SURFACE or picture_id(job, painted_place(job)) != name:
+            return None
+        preview = self.preview(job.id)
+        return None if preview is None else preview_png(preview, job.plan)
 
     def _success(self, job: Job, base_url: str) -> dict[str, Any]:
-        found = [(result, self.outputs.find(result.path)) for result in job.results]
-        pictures = [self._picture(job, result, path, base_url) for result, path in found if path is not None]
+        pictures = [picture for _, picture in self._pictures(job, base_url)]
         return {
             "images": [picture.resource for picture in pictures],
             "imageExifMetaMap": {picture.resource["id"]: {"meta": picture.notes} for picture in pictures},
             "runtime": str(round((job.finished_ms - job.started_ms) / 1000)),
         }
 
+    def _pictures(self, job: Job, base_url: str) -> Iterator[tuple[ResultImage, _Picture]]:
+        """Those that are done, as far as they are still on the disk."""
+        for result in job.results:
+            path = self.outputs.find(result.path)
+            if path is not None:
+                yield result, self._picture(job, result, path, base_url)
+
     def _picture(self, job: Job, result: ResultImage, path: Path, base_url: str) -> _Picture:
-        name = picture_id(job, result.index)
-        query = self.signer.query("GET", name, self.now_ms() + LINK_VALID_S * 1000)
-        width_px, height_px = _png_size(path)
+        size = _png_size(path)
         return _Picture(
-            {
-                "id": name,
-                "url": f"{base_url}/v1/resource/image/{name}?{query}",
-                "expiredIn": str(LINK_VALID_S),
-                "meta": {"image": {"format": "png", "width": width_px, "height": height_px}},
-            },
+            self._resource(picture_id(job, result.index), size, base_url),
             {
                 "FileSize": f"{round(path.stat().st_size / 1000)} kB",
-                "ImageSize": f"{width_px}x{height_px}",
+                "ImageSize": f"{size.width_px}x{size.height_px}",
                 "MIMEType": "image/png",
                 "Seed": str(result.seed),
             },
         )
+
+    def _resource(self, name: str, size: Size, base_url: str) -> dict[str, Any]:
+        """A picture by its identifier, with an address that is good for an hour."""
+        query = self.signer.query("GET", name, self.now_ms() + LINK_VALID_S * 1000)
+        return {
+            "id": name,
+            "url": f"{base_url}/v1/resource/image/{name}?{query}",
+            "expiredIn": str(LINK_VALID_S),
+            "meta": {"image": {"format": "png", "width": size.width_px, "height": size.height_px}},
+        }
+
+
+def _state(job: Job, status: str) -> dict[str, Any]:
+    credits = 0 if status in ("FAILED", "CANCELED") else job.context["credits"]
+    return {"id": job.context["number"], "status": status, "credits": credits}
+
+
+def _waiting_status(job: Job, unfinished: Unfinished) -> str:
+    """Of a job that waited when it was looked up. The worker may have taken it since: it is then behind no other."""
+    if job.id not in [other.id for other in unfinished.waiting]:
+        return "RUNNING"
+    is_next = unfinished.running is None and unfinished.waiting[0].id == job.id
+    return "CREATED" if is_next else "WAITING"
+
+
+def _waiting_info(job: Job, unfinished: Unfinished) -> dict[str, str]:
+    waiting = [other.id for other in unfinished.waiting]
+    return {"queueRank": str(waiting.index(job.id) + 1), "queueLen": str(len(waiting))}
 
 
 class _Picture(NamedTuple):
@@ -127,15 +171,20 @@ def model_card(model: ModelEntry) -> dict[str, Any]:
     return {"model": {**card, "triggerWords": model.trigger_words} if model.trigger_words else card}
 
 
-def _processing(job: Job) -> list[dict[str, Any]]:
-    """One entry for each picture; they are told alike, because the share is that of all stages together."""
-    images = 1 if job.plan is None else job.plan.main.image_number
-    return [{"progress": round(job.fraction * 100, 2)} for _ in range(images)]
+def painted_place(job: Job) -> int:
+    """Which picture of a running job is worked on, from 0: each stage works on one after the other."""
+    if job.plan is None:
+        return 0
+    share_of_stage = job.fraction * len(job.plan.stages) % 1
+    return int(share_of_stage * _image_number(job))
 
 
-def _png_size(path: Path) -> tuple[int, int]:
-    """Width and height, as the header of a PNG has them."""
+def _image_number(job: Job) -> int:
+    return 1 if job.plan is None else job.plan.main.image_number
+
+
+def _png_size(path: Path) -> Size:
+    """As the header of a PNG has it."""
     with path.open("rb") as file:
         header = file.read(_PNG_SIZE_AT + _PNG_SIZE.size)
-    width_px, height_px = _PNG_SIZE.unpack_from(header, _PNG_SIZE_AT)
-    return width_px, height_px
+    return Size(*_PNG_SIZE.unpack_from(header, _PNG_SIZE_AT))

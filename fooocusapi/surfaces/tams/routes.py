@@ -40,6 +40,8 @@ from fooocusapi.surfaces.tams.translate import job_type, to_plan
 from fooocusapi.threads import run_in_threadpool, run_limited
 
 MAX_KEY_CHARS: Final = 128
+PREVIEW_HEADERS: Final = {"Cache-Control": "no-store"}
+"""The next look at it is another picture."""
 UPLOAD_HEADERS: Final = {"Content-Type": "application/octet-stream"}
 
 _bearer = HTTPBearer(scheme_name="Bearer", description="A key of this dialect, if there are any.", auto_error=False)
@@ -300,12 +302,15 @@ async def picture(
     expires: Expires = "",
     signature: Signature = "",
 ) -> Response:
-    """A finished picture, by the address that a job's answer has given it."""
+    """A finished picture, or how one stands that is being painted, by the address in a job's answer."""
     now_ms = services.jobs.now_ms()
     await run_in_threadpool(services.staged.resources.signer.check, "GET", resource_id, expires, signature, now_ms)
     path = await run_in_threadpool(services.staged.finished_file, resource_id)
     if path is None:
-        raise Refusal(404, "the picture is not there any more")
+        preview = await run_in_threadpool(services.staged.renderer.preview_file, resource_id)
+        if preview is None:
+            raise Refusal(404, "the picture is not there any more")
+        return Response(preview, media_type="image/png", headers=PREVIEW_HEADERS)
     return FileResponse(path, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
 
 

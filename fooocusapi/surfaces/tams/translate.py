@@ -55,7 +55,6 @@ def to_plan(job: StagedJob, *, black_out_nsfw: bool = False) -> Plan:
         image_format="png",
         save_metadata=True,
         metadata_scheme="a1111",
-        preview=False,
         black_out_nsfw=black_out_nsfw,
     )
     return Plan(tuple(stages), output, only_last_stage=True)

@@ -6,15 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from fooocus_core.errors import OUT_OF_MEMORY
-from fooocus_core.events import Failed, Progress
+from fooocus_core.events import Failed, Finished, ImageFinished, Progress
 from fooocusapi.jobs.queue import Limits
 from fooocusapi.surfaces.tams.ledger import DAY_MS
-from tests.fooocusapi.served import HeldEngine, House, query, serving, wait_until
-from tests.fooocusapi.surfaces.tams.asking import JOBS, blank_engine, body, ended, fields, painted, shown, stages
+from tests.fooocusapi.served import HeldEngine, House, pixels_of, query, serving, wait_until
+from tests.fooocusapi.surfaces.tams.asking import (
+    JOBS,
+    blank_engine,
+    body,
+    ended,
+    fields,
+    painted,
+    path_of,
+    shown,
+    stages,
+)
 
 
 @pytest.fixture
@@ -105,6 +116,56 @@ def test_every_picture_of_a_running_job_is_told(held: tuple[HeldEngine, TestClie
     engine.begin()
     engine.play(Progress(0.25, "Step"))
     assert shown(client, job["id"])["runningInfo"] == {"processingImages": [{"progress": 25.0}] * 3}
+
+
+def test_a_job_that_is_taken_while_it_is_looked_at_is_not_behind_itself(tmp_path: Path) -> None:
+    engine = HeldEngine()
+    house = House(tmp_path, engine=engine)
+    with serving(house) as client:
+        for name in "ab":
+            created(client, name)
+        engine.begin()
+        (second,) = house.jobs.unfinished().waiting
+        assert house.staged.renderer.job(second, "")["job"]["waitingInfo"] == {"queueRank": "1", "queueLen": "1"}
+        engine.play(Failed("broken"))
+        engine.begin()
+        told = house.staged.renderer.job(second, "")["job"]
+        assert (told["status"], told.keys()) == ("RUNNING", {"id", "status", "credits", "runningInfo"})
+
+
+def test_a_running_job_shows_what_it_has_so_far(held: tuple[HeldEngine, TestClient]) -> None:
+    """The picture that is painted by a preview, one that is done by itself; the others not at all."""
+    engine, client = held
+    job = created(client, "one", painted(), painted_anew(), start={"count": 3})
+    plan = engine.begin()
+    grey = np.full((64, 96, 3), 120, np.uint8)
+    engine.play(Progress(0.25, "Step", grey))  # the middle of the second picture of the first of two stages
+    first, second, third = shown(client, job["id"])["runningInfo"]["processingImages"]
+    assert first == third == {"progress": 25.0}
+    image = second.pop("resourceImage")
+    assert second == {"progress": 25.0}
+    assert (image["expiredIn"], image["meta"]) == ("3600", {"image": {"format": "png", "width": 128, "height": 128}})
+    answer = client.get(path_of(image["url"]))
+    assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("image/png", "no-store")
+    assert pixels_of(answer.content).shape == (128, 128, 3)
+    engine.play(ImageFinished(0, 42, np.full((512, 512, 3), 7, np.uint8), None))
+    engine.play(Progress(0.75, "Step", grey))
+    first, second, third = shown(client, job["id"])["runningInfo"]["processingImages"]
+    assert pixels_of(client.get(path_of(first["resourceImage"]["url"])).content).shape == (512, 512, 3)
+    assert second["resourceImage"]["id"] == image["id"]
+    assert "resourceImage" not in third
+    for index in (1, 2):
+        engine.play(ImageFinished(index, 42 + index, np.full((512, 512, 3), 9, np.uint8), None))
+    assert plan.output.preview
+    engine.play(Finished())
+    last = ended(client, job["id"])["successInfo"]["images"][1]
+    assert last["id"] == image["id"], "a preview is how a result of its own stands"
+    assert pixels_of(client.get(path_of(image["url"])).content).shape == (512, 512, 3)
+
+
+def painted_anew() -> dict[str, Any]:
+    block = {"hrUpscaler": "None", "hrScale": 1, "hrSecondPassSteps": 5, "denoisingStrength": 0.3}
+    return {"type": "IMAGE_TO_UPSCALER", "imageToUpscaler": block}
 
 
 def test_a_running_job_is_cancelled_at_once(held: tuple[HeldEngine, TestClient]) -> None:
