@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,10 @@ RANGE_DEVIATION = 3.0
 STANDARDISING_MARGIN = 1e-5
 SHARPNESS_UNIT = 0.001
 NO_GUIDANCE_TOLERANCE = 1e-9
+MOST_WORK_BYTES = 2 * 2**20
+"""The filter's intermediate values of one sample that are held at once on a CPU: what stays in its cache."""
+MOST_DEVICE_WORK_BYTES = 64 * 2**20
+"""The same on another device, where each block costs launches: the whole window of 128 x 128 latents takes 42 MiB."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +72,51 @@ def sharpened(residual: Tensor, guide: Tensor, share: float) -> Tensor:
 def anisotropic_filter(x: Tensor, guide: Tensor) -> Tensor:
     """Joint bilateral filter: smooth ``x`` within what looks alike in ``guide``, both ``[batch, channels, h, w]``.
 
-    Raises ``InvalidRequest`` for a side below 7 cells, which cannot be mirrored at its edges.
+    A sample's result does not depend on what else is in the batch. Raises ``InvalidRequest`` for a side below 7 cells,
+    which cannot be mirrored at its edges.
     """
     height, width = x.shape[-2:]
     if min(height, width) <= REACH:
         raise InvalidRequest("sharpness", f"needs latents of at least {REACH + 1} x {REACH + 1} cells")
     guide = _standardised(guide)
-    values, guides, centre = _columns_of_windows(x), _columns_of_windows(guide), guide.unsqueeze(2)
+    values, guides, centre = _windows(x), _windows(guide), guide[:, :, None, None]
+    spatial = _spatial_exponents(x.device)
     weighted, total = torch.zeros_like(x), torch.zeros_like(x[:, :1])
-    # Row by row of the window: all of it at once would hold 169 copies of the latents.
-    for row, weights in enumerate(_window_weights(x.device)):
-        distance = (guides.narrow(3, row, height) - centre).abs().sum(dim=1)
-        weight = (distance.square() * (-0.5 / RANGE_DEVIATION**2)).exp() * weights.view(-1, 1, 1)
-        weighted += (values.narrow(3, row, height) * weight.unsqueeze(1)).sum(dim=2)
-        total += weight.sum(dim=1, keepdim=True)
-    return weighted / total
+    rows = _rows_at_once(x)
+    # Memory of its own: results would else take over the windows' strides, and every sum be several times slower.
+    work = x.new_empty(*x.shape[:2], rows, WINDOW, height, width)
+    for first in range(0, WINDOW, rows):
+        block = slice(first, min(first + rows, WINDOW))
+        room = work[:, :, : block.stop - first]
+        distance = torch.sub(guides[:, :, block], centre, out=room).abs_().sum(dim=1)
+        weight = torch.addcmul(spatial[block], distance, distance, value=-1).exp_()
+        torch.mul(values[:, :, block], weight.unsqueeze(1), out=room)
+        weighted += room.flatten(2, 3).sum(dim=2)
+        total += weight.flatten(1, 2).sum(dim=1, keepdim=True)
+    return weighted.div_(total)
 
 
 def _standardised(guide: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over each sample."""
+    """Mean 0 and, over each sample, such a deviation that a distance squared is the exponent of its weight."""
     deviation, mean = torch.std_mean(guide, dim=(1, 2, 3), keepdim=True)
-    return (guide - mean) / (deviation + STANDARDISING_MARGIN)
+    return (guide - mean).div_((deviation + STANDARDISING_MARGIN) * (math.sqrt(2) * RANGE_DEVIATION))
 
 
-def _columns_of_windows(x: Tensor) -> Tensor:
-    """Views of the padded ``x`` shifted by each column of the window: ``[batch, channels, 13, h + 12, w]``."""
+def _windows(x: Tensor) -> Tensor:
+    """Views of the mirrored ``x`` shifted by each row and column of the window: ``[batch, channels, 13, 13, h, w]``."""
     padded = pad(x, (REACH, REACH, REACH, REACH), mode="reflect")
-    return padded.unfold(3, WINDOW, 1).movedim(-1, 2)
+    return padded.unfold(2, WINDOW, 1).unfold(3, WINDOW, 1).permute(0, 1, 4, 5, 2, 3)
 
 
-def _window_weights(device: torch.device) -> Tensor:
-    """The spatial weights ``[13, 13]``: a normalised Gaussian each way."""
+@cache
+def _spatial_exponents(device: torch.device) -> Tensor:
+    """Logarithms of the spatial weights, ``[13, 13, 1, 1]``. Their sum is left open: the filter divides by it."""
     offsets = torch.arange(WINDOW, device=device, dtype=torch.float32) - REACH
-    gauss = (offsets.square() * (-0.5 / SPATIAL_DEVIATION**2)).exp()
-    gauss = gauss / gauss.sum()
-    return gauss[:, None] * gauss[None, :]
+    exponents = offsets.square() * (-0.5 / SPATIAL_DEVIATION**2)
+    return (exponents[:, None] + exponents)[:, :, None, None]
+
+
+def _rows_at_once(x: Tensor) -> int:
+    """How many rows of the window are worked on together, by the size of one sample alone."""
+    most = MOST_WORK_BYTES if x.device.type == "cpu" else MOST_DEVICE_WORK_BYTES
+    return max(1, min(WINDOW, most // (x[0].nbytes * WINDOW)))

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn.functional import pad, unfold
 
 from fooocus_core.errors import InvalidRequest
-from fooocus_core.sampling.guidance import GuidanceSettings, anisotropic_filter, guided_residual, sharpened
+from fooocus_core.sampling.guidance import (
+    GuidanceSettings,
+    _rows_at_once,
+    anisotropic_filter,
+    guided_residual,
+    sharpened,
+)
 
 
 def latents(seed: int, height: int = 9, width: int = 12) -> Tensor:
@@ -31,10 +37,32 @@ def filter_at_once(x: Tensor, guide: Tensor) -> Tensor:
     return (weight * windows(x)).sum(2) / weight.sum(2)
 
 
-@pytest.mark.parametrize(("height", "width"), [(7, 7), (14, 11), (9, 40)])
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (14, 11), (9, 40), (36, 44), (64, 104)])
 def test_filter_follows_its_definition(height: int, width: int) -> None:
     x, guide = latents(1, height, width), latents(2, height, width)
     torch.testing.assert_close(anisotropic_filter(x, guide), filter_at_once(x, guide), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [12, 40])
+def test_filter_of_a_batch_is_that_of_each_sample_to_the_last_bit(side: int) -> None:
+    x, guide = (torch.cat([latents(seed, side, side) for seed in seeds]) for seeds in ((1, 2, 3), (4, 5, 6)))
+    alone = [anisotropic_filter(x[row : row + 1], guide[row : row + 1]) for row in range(3)]
+    assert torch.equal(anisotropic_filter(x, guide), torch.cat(alone))
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "rows"), [(12, "cpu", 13), (64, "cpu", 2), (128, "cpu", 1), (128, "meta", 13)]
+)
+def test_filter_works_on_so_many_rows_of_its_window_at_once(side: int, device: str, rows: int) -> None:
+    """As many as a CPU's cache holds; on another device, where launches are what costs, all of an SDXL picture's."""
+    assert _rows_at_once(torch.empty(4, 4, side, side, device=device)) == rows
+
+
+def test_filter_leaves_its_inputs_alone() -> None:
+    x, guide = latents(1), latents(2)
+    anisotropic_filter(x, guide)
+    assert torch.equal(x, latents(1))
+    assert torch.equal(guide, latents(2))
 
 
 def test_filter_keeps_what_is_flat() -> None:
