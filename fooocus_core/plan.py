@@ -237,13 +237,28 @@ class Repaint:
 
 @dataclass(frozen=True)
 class Guide:
-    """A picture that steers a stage. ``stop``: up to which share of the run (0 ... 1); ``weight``: 0 ... 2."""
+    """A picture that steers a stage. ``stop``: up to which share of the run (0 ... 1); ``weight``: 0 ... 2.
+
+    What has a default below is for control networks alone (TAMS contract, sections 5.10 and 13.9).
+    """
 
     picture: str
     """The name under which it is kept."""
     kind: GuideKind
     stop: float
     weight: float
+    start: float = 0.0
+    """From which share of the run."""
+    softness: float | None = None
+    """``None``: that of all guides of the stage."""
+    mask: str | None = None
+    """The name under which the mask is kept of where it steers, 255 where it does so fully; ``None``: everywhere."""
+    resize: ResizeMode = "cover"
+    """How it and its mask get the size of the stage."""
+    is_prepared: bool = False
+    """Whether it already is edges or structure."""
+    only_positive: bool = False
+    """Whether it steers by the prompt alone, and not by the negative one."""
 
 
 @dataclass(frozen=True)
@@ -490,7 +505,8 @@ def _pictures_of(stage: Stage) -> Iterator[str]:
         if stage.repaint.mask is not None:
             yield stage.repaint.mask
     if stage.guides is not None:
-        yield from (guide.picture for guide in stage.guides.pictures)
+        for guide in stage.guides.pictures:
+            yield from (guide.picture,) if guide.mask is None else (guide.picture, guide.mask)
 
 
 def _stage_from_json(values: Mapping[str, Any]) -> Stage:

@@ -18,6 +18,7 @@ from fooocus_core.sampling.network import ControlResiduals
 from fooocus_core.sampling.prediction import SIGMA_BEFORE_START, NoiseLevels
 
 if TYPE_CHECKING:
+    from fooocus_core.conditioning.adm import PromptSide
     from fooocus_core.models.unet import DiffusionNetwork
 
 HINT_WEIGHT = "input_hint_block.0.weight"
@@ -59,7 +60,8 @@ class ControlUnit:
     """One control network with its picture.
 
     ``hint``: ``[1, 3, H, W]`` in ``[0, 1]``; ``strength``: 0 ... 2, 0 disables it; ``start``, ``stop``: the share of
-    the run (0 ... 1) between which it is asked.
+    the run (0 ... 1) between which it is asked; ``softness``: in place of the chain's; ``mask``: ``[1, 1, H, W]`` in
+    ``[0, 1]``, how much it counts where; ``only_positive``: whether it leaves the negative side of the guidance alone.
     """
 
     network: ControlNetwork
@@ -67,6 +69,9 @@ class ControlUnit:
     strength: float
     stop: float
     start: float = 0.0
+    softness: float | None = None
+    mask: Tensor | None = None
+    only_positive: bool = False
 
 
 class ControlChain:
@@ -78,7 +83,13 @@ class ControlChain:
         self._levels = levels
 
     def residuals(
-        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, sigma: float
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        adm: Tensor | None,
+        sigma: float,
+        sides: Sequence[PromptSide],
     ) -> ControlResiduals | None:
         """The sum over all units asked at ``sigma``, ``None`` if there are none."""
         total: ControlResiduals | None = None
@@ -87,7 +98,8 @@ class ControlChain:
                 size = tuple(side * LATENT_CELL_PX for side in latents.shape[2:])
                 hint = fitted_hint(unit.hint, size[0], size[1])
                 found = unit.network(latents, timesteps, context, adm, hint)
-                found = weakened(found, self._softness, unit.strength)
+                found = weakened(found, self._softness if unit.softness is None else unit.softness, unit.strength)
+                found = limited(found, unit, sides, size[0], size[1])
                 total = found if total is None else _sum(total, found)
         return total
 
@@ -116,6 +128,22 @@ def weakened(residuals: ControlResiduals, softness: float, strength: float) -> C
     shares = [1 - softness * (1 - index / last) for index in range(last)]
     skips = tuple(skip * share * strength for skip, share in zip(residuals.skips, shares, strict=True))
     return ControlResiduals(skips, residuals.middle * strength)
+
+
+def limited(
+    residuals: ControlResiduals, unit: ControlUnit, sides: Sequence[PromptSide], height_px: int, width_px: int
+) -> ControlResiduals:
+    """Each residual where, and on those sides of the guidance on which, its unit counts."""
+    if unit.mask is None and not unit.only_positive:
+        return residuals
+    counts = [not unit.only_positive or side == "positive" for side in sides]
+    mask = torch.ones(1, 1, 1, 1) if unit.mask is None else fitted_hint(unit.mask, height_px, width_px)
+    shares = mask * torch.tensor(counts, dtype=mask.dtype, device=mask.device)[:, None, None, None]
+
+    def within(residual: Tensor) -> Tensor:
+        return residual * interpolate(shares.to(residual), residual.shape[2:], mode="area")
+
+    return ControlResiduals(tuple(map(within, residuals.skips)), within(residuals.middle))
 
 
 def _sum(first: ControlResiduals, second: ControlResiduals) -> ControlResiduals:

@@ -92,7 +92,7 @@ class GuidedDenoiser:
         scaled = self._prediction.scale_input(x, sigma).expand(rows, -1, -1, -1)
         residuals = None
         if self._control is not None:
-            residuals = self._control.residuals(scaled, timesteps, batch.context, adm, sigma.item())
+            residuals = self._control.residuals(scaled, timesteps, batch.context, adm, sigma.item(), batch.sides)
         output = self._network(scaled, timesteps, batch.context, adm, NetworkCall(batch.sides, progress, residuals))
         return self._prediction.denoised(output, x, sigma)
 

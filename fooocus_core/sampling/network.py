@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fooocus_core.conditioning.adm import PromptSide
 
@@ -20,13 +22,49 @@ class ControlResiduals:
     middle: Tensor
 
 
+class KeysValues(NamedTuple):
+    """What one attention knows of a text or a picture: keys and values, projected, ``[batch, tokens, channels]``."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Attended(NamedTuple):
+    """One softmax attention among those whose sum is a layer's answer."""
+
+    weight: float
+    known: KeysValues
+
+
+class SeenPictures(Protocol):
+    """Pictures that every cross-attention sees beside its text, in one call."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for two that live at the same time where they make the same of the same text."""
+
+    def beside(self, layer: int, text: KeysValues) -> Sequence[Attended]:
+        """All that one layer looks at; ``layer`` counts them in the order in which a call comes by."""
+
+
+Join = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor]"]
+"""What becomes of backbone and skip ``[batch, channels, h, w]`` before a block on the way up joins them."""
+
+
 @dataclass(frozen=True)
 class NetworkCall:
-    """``sides``: which side of the guidance each row is. ``progress``: how far the run has come, 0 to 1."""
+    """``sides``: which side of the guidance each row is. ``progress``: how far the run has come, 0 to 1.
+
+    ``residuals``, ``feature`` (``[1, channels, h, w]``, added to what the first convolution gives), ``join`` and
+    ``pictures``: what is put on the network for this call.
+    """
 
     sides: tuple[PromptSide, ...]
     progress: float
     residuals: ControlResiduals | None = None
+    feature: Tensor | None = None
+    join: Join | None = None
+    pictures: SeenPictures | None = None
 
 
 class NoisePredictor(Protocol):
@@ -73,6 +111,15 @@ class Control(Protocol):
     """Networks that look at a picture beside the latents (specification 06, section 5)."""
 
     def residuals(
-        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, sigma: float
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        adm: Tensor | None,
+        sigma: float,
+        sides: Sequence[PromptSide],
     ) -> ControlResiduals | None:
-        """For the inputs of one network call, scaled latents included; ``None`` where none is active at ``sigma``."""
+        """For the inputs of one network call, scaled latents included, whose rows are of ``sides`` of the guidance.
+
+        ``None`` where none is active at ``sigma``.
+        """

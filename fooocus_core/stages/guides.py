@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fooocus_core.adapters.control import ControlChain, ControlNetwork, ControlUnit
 from fooocus_core.adapters.image_prompt import CLIP_PX, ImagePrompt, KeysValues
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.images.faces import aligned_face
-from fooocus_core.images.pixels import Picture, as_floats, to_rgb
+from fooocus_core.images.masked_area import grey_mask, resized
+from fooocus_core.images.pixels import Mask, Picture, as_floats, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
-from fooocus_core.images.resizing import covering, lanczos
+from fooocus_core.images.resizing import lanczos
 from fooocus_core.models.guide_models import (
     ADAPTER_FILES,
     CONTROL_FILES,
@@ -35,10 +39,14 @@ if TYPE_CHECKING:
 
 
 class PreparedGuide(NamedTuple):
-    """A guide and its picture as the networks see it: ``[height, width, 3]`` of the stage, or 224 pixels a side."""
+    """A guide and its picture as the networks see it: ``[height, width, 3]`` of the stage, or 224 pixels a side.
+
+    ``mask``: ``[height, width]`` of the stage, if it has one.
+    """
 
     guide: Guide
     picture: Picture
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -86,23 +94,32 @@ def guide_pictures(
     prepared = []
     for guide in active_guides(guides):
         before_picture()
-        prepared.append(PreparedGuide(guide, _prepared(guide, guides, to_rgb(pictures(guide.picture)), size, faces)))
+        picture = _prepared(guide, guides, to_rgb(pictures(guide.picture)), size, faces)
+        mask = None if guide.mask is None else _mask(pictures(guide.mask), guide, size)
+        prepared.append(PreparedGuide(guide, picture, mask))
     return tuple(prepared)
+
+
+def _mask(mask: NDArray[np.uint8], guide: Guide, size: Size) -> Mask:
+    """A mask of any kind at the size of the stage."""
+    return np.ascontiguousarray(resized(to_rgb(grey_mask(mask)), size, guide.resize)[:, :, 0])
 
 
 def _prepared(guide: Guide, guides: Guides, picture: Picture, size: Size, faces: Callable[[], Faces]) -> Picture:
     if guide.kind in CONTROL_FILES:
-        return _control_picture(guide.kind, guides, covering(picture, *size))
+        return _control_picture(guide, guides, resized(picture, size, guide.resize))
     if guide.kind == "FaceSwap" and guides.use_preprocessor:
         picture = aligned_face(picture, faces().landmarks(picture))
     return lanczos(picture, CLIP_PX, CLIP_PX)
 
 
-def _control_picture(kind: GuideKind, guides: Guides, picture: Picture) -> Picture:
+def _control_picture(guide: Guide, guides: Guides, picture: Picture) -> Picture:
     """Edges or structure, unless the picture already is that."""
-    if not guides.use_preprocessor:
+    if guide.is_prepared or not guides.use_preprocessor:
         return picture
-    return to_rgb(cpds(picture) if kind == "CPDS" else pyramid_canny(picture, guides.canny_low, guides.canny_high))
+    return to_rgb(
+        cpds(picture) if guide.kind == "CPDS" else pyramid_canny(picture, guides.canny_low, guides.canny_high)
+    )
 
 
 def prepare_guides(
@@ -137,12 +154,25 @@ def _control_units(
 ) -> Iterator[ControlUnit]:
     """All pictures of a kind share its network."""
     made: dict[GuideKind, ControlNetwork] = {}
-    for guide, picture in prepared:
+    for guide, picture, mask in prepared:
         before_picture()
         if guide.kind not in made:
             made[guide.kind] = models.control(guide.kind, network)
-        hint = torch.from_numpy(as_floats(picture)).movedim(-1, 1).to(network.device)
-        yield ControlUnit(made[guide.kind], hint, guide.weight, guide.stop)
+        yield ControlUnit(
+            made[guide.kind],
+            hint=_channels_first(picture).to(network.device),
+            strength=guide.weight,
+            stop=guide.stop,
+            start=guide.start,
+            softness=guide.softness,
+            mask=None if mask is None else _channels_first(mask[:, :, None]).to(network.device),
+            only_positive=guide.only_positive,
+        )
+
+
+def _channels_first(picture: NDArray[np.uint8]) -> Tensor:
+    """``[h, w, channels]`` as ``[1, channels, h, w]`` in ``[0, 1]``."""
+    return torch.from_numpy(as_floats(picture)).movedim(-1, 1)
 
 
 def _image_prompts(
@@ -151,7 +181,7 @@ def _image_prompts(
     models: GuideModels,
     before_picture: Callable[[], None],
 ) -> Iterator[ImagePrompt]:
-    for guide, picture in prepared:
+    for guide, picture, _ in prepared:
         before_picture()
         reader = models.reader(guide.kind)
         reader.require_fitting(network)

@@ -102,7 +102,7 @@ def evaluated(case: dict[str, Any]) -> tuple[ControlResiduals | None, Tensor]:
     adm = select_timed_adm(CONTROL["io/y"], timesteps, ADM_END, network.adm_width)
     inputs = latents, timesteps, CONTROL["io/context"], adm
     chain = ControlChain([control_unit(unit) for unit in case["units"]], case["softness"], sdxl_levels())
-    residuals = chain.residuals(*inputs, sigma.item())
+    residuals = chain.residuals(*inputs, sigma.item(), tuple(case["batch_roles"]))
     call = NetworkCall(tuple(case["batch_roles"]), float(1 - timestep / 999), residuals)
     with ExitStack() as patches:
         prompted: Any = network

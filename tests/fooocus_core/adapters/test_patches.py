@@ -106,7 +106,7 @@ def test_a_unit_without_strength_is_not_asked() -> None:
         raise AssertionError("asked")
 
     unit = ControlUnit(never, torch.zeros(1, 3, 64, 80), strength=0.0, stop=1.0)  # type: ignore[arg-type]
-    assert ControlChain([unit], 0.25, sdxl_levels()).residuals(*INPUTS, 5.0) is None
+    assert ControlChain([unit], 0.25, sdxl_levels()).residuals(*INPUTS, 5.0, CALL.sides) is None
 
 
 @pytest.mark.parametrize("size", [(64, 80), (100, 80), (64, 300), (33, 47)])

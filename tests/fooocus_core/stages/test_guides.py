@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.adapters.image_prompt import image_prompts
+from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.errors import Interrupted, MissingPicture, UnknownModel
 from fooocus_core.images.faces import aligned_face
+from fooocus_core.images.masked_area import grey_mask
 from fooocus_core.images.pixels import Picture, to_rgb
 from fooocus_core.images.preprocessors import cpds, pyramid_canny
-from fooocus_core.images.resizing import covering, lanczos
+from fooocus_core.images.resizing import contained, covering, lanczos
 from fooocus_core.library import Library
 from fooocus_core.models.device import Placement
 from fooocus_core.models.guide_models import ADAPTER_FILES, CONTROL_FILES, GuideModels
@@ -32,15 +34,17 @@ from tests.fooocus_core.models.guide_files import thin_network, write_guide_file
 FULL = Placement(torch.device("cpu"), torch.float32, torch.float32)
 SIZE = Size(64, 72)
 EARLY_SIGMA = 10.0
+SIDES: Final[tuple[PromptSide, ...]] = ("negative", "positive")
 SENT: dict[str, NDArray[np.uint8]] = {
     name: np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     for seed, (name, shape) in enumerate({"a": (90, 100, 3), "b": (64, 80, 3), "clear": (70, 70, 4)}.items())
 }
+SENT["left"] = np.repeat(np.array([[255, 0]], np.uint8), 32, 1).repeat(72, 0)
 POINTS = np.array([(40, 40), (60, 40), (50, 52), (42, 62), (58, 62)], np.float32)
 
 
-def guide(kind: GuideKind, picture: str = "a", weight: float = 1.0, stop: float = 0.5) -> Guide:
-    return Guide(picture, kind, stop, weight)
+def guide(kind: GuideKind, picture: str = "a", weight: float = 1.0, stop: float = 0.5, **fields: Any) -> Guide:
+    return Guide(picture, kind, stop, weight, **fields)
 
 
 def guides(*pictures: Guide, **settings: Any) -> Guides:
@@ -90,19 +94,19 @@ def test_control_pictures_are_edges_and_structure_at_the_stages_size() -> None:
 
 
 def test_image_prompts_lose_their_shape() -> None:
-    ((_, picture),) = prepared(guides(guide("ImagePrompt", "b")))
+    ((_, picture, _),) = prepared(guides(guide("ImagePrompt", "b")))
     assert np.array_equal(picture, lanczos(SENT["b"], 224, 224))
 
 
 def test_faces_are_cut_out() -> None:
     finder = Finder()
-    ((_, picture),) = prepared(guides(guide("FaceSwap")), finder)
+    ((_, picture, _),) = prepared(guides(guide("FaceSwap")), finder)
     assert np.array_equal(picture, lanczos(aligned_face(SENT["a"], POINTS), 224, 224))
     assert np.array_equal(finder.seen[0], SENT["a"])  # at its own size
 
 
 def test_a_picture_without_a_face_is_taken_whole() -> None:
-    ((_, picture),) = prepared(guides(guide("FaceSwap")), Finder(None))
+    ((_, picture, _),) = prepared(guides(guide("FaceSwap")), Finder(None))
     assert np.array_equal(picture, lanczos(SENT["a"], 224, 224))
 
 
@@ -114,8 +118,23 @@ def test_what_is_prepared_already_is_only_resized() -> None:
     assert np.array_equal(face.picture, lanczos(SENT["a"], 224, 224))
 
 
+def test_one_may_be_prepared_beside_others_that_are_not() -> None:
+    ready, other = prepared(guides(guide("PyraCanny", is_prepared=True), guide("PyraCanny")))
+    assert np.array_equal(ready.picture, covering(SENT["a"], *SIZE))
+    assert np.array_equal(other.picture, to_rgb(pyramid_canny(covering(SENT["a"], *SIZE))))
+
+
+@pytest.mark.parametrize(("mode", "brought"), [("stretch", lanczos), ("cover", covering), ("contain", contained)])
+def test_how_a_control_picture_and_its_mask_get_the_size(mode: Any, brought: Callable[..., Picture]) -> None:
+    asked = guide("PyraCanny", is_prepared=True, resize=mode, mask="b")
+    ((_, picture, mask),) = prepared(guides(asked))
+    assert np.array_equal(picture, brought(SENT["a"], *SIZE))
+    assert mask is not None
+    assert np.array_equal(mask, brought(to_rgb(grey_mask(SENT["b"])), *SIZE)[:, :, 0])
+
+
 def test_what_is_transparent_shows_white() -> None:
-    ((_, picture),) = prepared(guides(guide("ImagePrompt", "clear")))
+    ((_, picture, _),) = prepared(guides(guide("ImagePrompt", "clear")))
     assert np.array_equal(picture, lanczos(to_rgb(SENT["clear"]), 224, 224))
 
 
@@ -178,7 +197,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def residuals(found: PreparedGuides, sigma: float = EARLY_SIGMA) -> ControlResiduals | None:
     assert found.control is not None
-    return found.control.residuals(*inputs(), sigma)
+    return found.control.residuals(*inputs(), sigma, SIDES)
 
 
 def added(found: PreparedGuides, sigma: float = EARLY_SIGMA) -> ControlResiduals:
@@ -188,7 +207,7 @@ def added(found: PreparedGuides, sigma: float = EARLY_SIGMA) -> ControlResiduals
 
 
 def answer(found: PreparedGuides, network: DiffusionNetwork, progress: float = 0.3) -> Tensor:
-    call = NetworkCall(("negative", "positive"), progress, residuals(found) if found.control else None)
+    call = NetworkCall(SIDES, progress, residuals(found) if found.control else None)
     with image_prompts(network, found.prompts, found.weighting) as prompted:
         return prompted(*inputs(), call)
 
@@ -234,6 +253,37 @@ def test_control_networks_stop(read: Callable[..., PreparedGuides]) -> None:
     assert torch.equal(added(found, last - 0.01).middle, alone.middle)
     assert not torch.allclose(added(found, last).middle, alone.middle)
     assert residuals(read(guide("PyraCanny", stop=0.5)), last - 0.01) is None
+
+
+def test_control_networks_start(read: Callable[..., PreparedGuides]) -> None:
+    first = sdxl_levels().percent_to_sigma(0.3)
+    found = read(guide("PyraCanny", stop=1.0, start=0.3))
+    assert residuals(found, first + 0.01) is None
+    always = added(read(guide("PyraCanny", stop=1.0)), first)
+    assert torch.equal(added(found, first).middle, always.middle)
+
+
+def test_softness_of_one_of_several(read: Callable[..., PreparedGuides]) -> None:
+    whole = added(read(guide("PyraCanny"), softness=0.0))
+    soft = added(read(guide("PyraCanny", softness=0.9), softness=0.0))
+    torch.testing.assert_close(soft.middle, whole.middle)
+    torch.testing.assert_close(soft.skips[0], 0.1 * whole.skips[0])
+
+
+def test_the_negative_side_is_left_alone_where_only_the_prompt_counts(read: Callable[..., PreparedGuides]) -> None:
+    whole, half = (added(read(guide("PyraCanny", only_positive=only))) for only in (False, True))
+    for all_rows, some in zip([*whole.skips, whole.middle], [*half.skips, half.middle], strict=True):
+        assert not some[0].any()
+        torch.testing.assert_close(some[1], all_rows[1])
+
+
+def test_what_is_masked_is_not_steered(read: Callable[..., PreparedGuides]) -> None:
+    """The left half of what is sampled; the stage is 64 pixels wide, so 8 cells at the shallowest level."""
+    whole, half = (added(read(guide("PyraCanny", resize="stretch", mask=mask))) for mask in (None, "left"))
+    shallow, all_of_it = half.skips[0], whole.skips[0]
+    torch.testing.assert_close(shallow[..., :3], all_of_it[..., :3])
+    assert not shallow[..., 5:].any()
+    assert not torch.equal(half.middle, whole.middle)
 
 
 def test_a_control_network_without_weight_is_not_made(read: Callable[..., PreparedGuides]) -> None:
