@@ -86,8 +86,8 @@ class Watched(Protocol):
     def pulse(self) -> Pulse: ...
 
     @property
-    def thread_id(self) -> int | None:
-        """As ``sys._current_frames`` knows it."""
+    def thread_ids(self) -> Sequence[int]:
+        """Of the threads that are at the running job, as ``sys._current_frames`` knows them."""
 
     def unload_if_idle(self, for_s: float) -> bool:
         """Give the engine's memory back if there was no job for so long; whether it was."""
@@ -159,10 +159,10 @@ class Caretaker:
             self._told = None
         elif self._told != standstill.job_id:
             self._told = standstill.job_id
-            logger.error("job %s: %s\n%s", standstill.job_id, standstill.reason, _place(self._worker.thread_id))
+            logger.error("job %s: %s\n%s", standstill.job_id, standstill.reason, _places(self._worker.thread_ids))
 
 
-def _place(thread_id: int | None) -> str:
-    """Where a thread is, as in a traceback."""
-    frame = sys._current_frames().get(thread_id) if thread_id is not None else None
-    return "" if frame is None else "".join(traceback.format_stack(frame))
+def _places(thread_ids: Sequence[int]) -> str:
+    """Where threads are, each as in a traceback."""
+    frames = sys._current_frames()
+    return "\n".join("".join(traceback.format_stack(frames[one])) for one in thread_ids if one in frames)

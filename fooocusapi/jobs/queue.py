@@ -406,11 +406,11 @@ class JobQueue:
         A journal that cannot be written raises, except at the end of a job: an ending is told all the same and
         written down with the next one, or by ``write_what_is_owed``.
         """
+        if isinstance(event, Progress):
+            return self._advance(job_id, event, event.preview)
         before = self._unfinished[job_id]
         job = advance(before, event, self._clock())
-        if isinstance(event, Progress):
-            self._show(job, event.preview)
-        elif job.state.is_terminal:
+        if job.state.is_terminal:
             self._conclude(job)
         elif job is not before:
             self._journal.save(job)
@@ -421,16 +421,17 @@ class JobQueue:
         """Let ``save`` write the picture, as one step for those who delete; tell everybody who follows the job.
 
         The path is in the journal before the picture has its name, so that a process that is lost in between leaves
-        no file that nobody knows of.
+        no file that nobody knows of. May be called while another thread applies the job's progress. A job that was put
+        back in the meantime gets no picture: it makes its own anew.
         """
         with self._files:
-            return self._show(self._with_image(job_id, index, seed, save), None)
+            if self._unfinished[job_id].state is not JobState.RUNNING:
+                return self._unfinished[job_id]
 
-    def _with_image(self, job_id: str, index: int, seed: int, save: SavePicture) -> Job:
-        def after(path: str) -> Job:
-            return advance(self._unfinished[job_id], ImageSaved(index, seed, path), self._clock())
+            def note(path: str) -> None:
+                self._journal.save(advance(self._unfinished[job_id], ImageSaved(index, seed, path), self._clock()))
 
-        return after(save(lambda path: self._journal.save(after(path))))
+            return self._advance(job_id, ImageSaved(index, seed, save(note)))
 
     def put_back(self, job_id: str) -> None:
         """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``.
@@ -439,7 +440,7 @@ class JobQueue:
         """
         with self._files:
             self._delete_results(self._unfinished[job_id])
-        self.apply(job_id, Requeued(orderly=True))
+            self.apply(job_id, Requeued(orderly=True))
         with self._state:
             self._running_id, self._preview = None, None
             self._waiting.appendleft(job_id)
@@ -498,6 +499,11 @@ class JobQueue:
         with self._state:
             skips, self._skips = self._skips, False
             return skips
+
+    def _advance(self, job_id: str, event: JobEvent, preview: NDArray[np.uint8] | None = None) -> Job:
+        """In memory alone, and as one step: progress and pictures come from two threads."""
+        with self._state:
+            return self._show(advance(self._unfinished[job_id], event, self._clock()), preview)
 
     def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> Job:
         with self._state:

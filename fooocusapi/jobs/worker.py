@@ -1,5 +1,7 @@
 """The worker: one thread that makes the engine, takes the oldest job and plays its plan, again and again.
 
+Finished pictures are saved on a second thread meanwhile; a job has ended when all of its own are.
+
 Nothing that a job, the engine, the disk or the database does ends the thread: the job fails with a reason fit for
 clients, the cause goes to the log, and the next job is taken.
 """
@@ -10,7 +12,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -31,6 +34,7 @@ from fooocusapi.jobs.caretaker import Pulse
 from fooocusapi.jobs.job import Job, Taken
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import Assignment, JobQueue
+from fooocusapi.jobs.saver import Saver
 from fooocusapi.services import EngineStatus
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,10 @@ JOURNAL_RETRIED_S = 0.1
 
 IDLE_ENDS_WITHIN_S = 0.5
 """How long a thread without a job takes at most to see that the queue is closed."""
+
+
+class PictureLost(Exception):
+    """A picture could not be saved; the cause is in the log."""
 
 
 class Engine(Protocol):
@@ -93,6 +101,7 @@ class Worker:
         self._engine_in_use = threading.Lock()
         self.pulse = pulse or Pulse()
         self._letting_go = threading.Event()
+        self._saver: Saver | None = None
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -125,9 +134,11 @@ class Worker:
         return self._status
 
     @property
-    def thread_id(self) -> int | None:
-        """As ``sys._current_frames`` knows it."""
-        return self._thread.ident
+    def thread_ids(self) -> Sequence[int]:
+        """Of the threads that are at the running job, as ``sys._current_frames`` knows them."""
+        saver = self._saver
+        found = (self._thread.ident, None if saver is None else saver.thread_id)
+        return [thread_id for thread_id in found if thread_id is not None]
 
     def unload(self) -> None:
         """Give the device's memory back; blocks until a running job has ended."""
@@ -187,10 +198,13 @@ class Worker:
         except JournalError:
             logger.exception("job %s cannot be recorded", assignment.job.id)
             return Failed(JOURNAL_LOST)
+        except PictureLost:
+            return Failed(PICTURE_LOST)
         except BaseException as error:  # An exception that got out of here would leave every later job waiting.
             logger.exception("job %s stopped on an error", assignment.job.id)
             return Failed(_reason(error, UNFORESEEN))
         finally:
+            self._saver = None
             self.pulse.end()
 
     def _play(self, assignment: Assignment) -> Ending:
@@ -198,30 +212,37 @@ class Worker:
         engine = self._have_engine()
         if engine is None or job.plan is None:
             return Failed(self._status.reason or UNFORESEEN)
+        with Saver(partial(self._save, job)) as saver:
+            self._saver = saver
+            return self._events(engine, job, job.plan, assignment, saver)
+
+    def _events(self, engine: Engine, job: Job, plan: Plan, assignment: Assignment, saver: Saver) -> Ending:
+        """What the engine tells, up to the ending; pictures may still be in the saver's hand then."""
         ends_s = time.monotonic() + self._time_limit_s(job)
-        for event in engine.run(job.plan, self._asked_to_stop(assignment, ends_s), assignment.skip):
+        for event in engine.run(plan, self._asked_to_stop(assignment, ends_s), assignment.skip):
             self.pulse.beat(event.text if isinstance(event, Progress) else None)
+            saver.raise_error()
             if isinstance(event, ImageFinished):
-                if not self._saved(job, event):
-                    return Failed(PICTURE_LOST)
+                saver.hand_over(event)
             elif isinstance(event, Cancelled) and not self._asked_to_stop(assignment)():
                 return Failed(TOOK_TOO_LONG)
             elif isinstance(event, (Finished, Failed, Cancelled)):
+                if _is_interrupted(event, assignment):
+                    saver.leave_out_the_rest()  # They are made anew.
                 return event
             else:
                 self._queue.apply(job.id, event)
         logger.error("the plan of job %s ran out without an ending", job.id)
         return Failed(UNFORESEEN)
 
-    def _saved(self, job: Job, event: ImageFinished) -> bool:
+    def _save(self, job: Job, event: ImageFinished) -> None:
         try:
             self._queue.apply_image(job.id, event.index, event.seed, lambda note: self._store.save(job, event, note))
         except JournalError:
             raise
-        except Exception:
+        except Exception as error:
             logger.exception("picture %d of job %s could not be saved", event.index, job.id)
-            return False
-        return True
+            raise PictureLost from error
 
     def _asked_to_stop(self, assignment: Assignment, ends_s: float = inf) -> CancelToken:
         """What an engine asks between network calls, each of which is a sign of life."""
@@ -234,14 +255,18 @@ class Worker:
 
     def _end(self, assignment: Assignment, ending: Ending) -> None:
         """Write the ending down; a job that only the shutdown interrupted waits again instead."""
-        interrupted = isinstance(ending, Cancelled) and not assignment.cancel()
         try:
-            if interrupted:
+            if _is_interrupted(ending, assignment):
                 self._queue.put_back(assignment.job.id)
             else:
                 self._queue.apply(assignment.job.id, ending)
         except Exception:
             logger.exception("the end of job %s could not be told", assignment.job.id)
+
+
+def _is_interrupted(ending: Ending, assignment: Assignment) -> bool:
+    """Whether only the shutdown has stopped the job."""
+    return isinstance(ending, Cancelled) and not assignment.cancel()
 
 
 def _reason(error: BaseException, otherwise: str) -> str:

@@ -172,8 +172,12 @@ class HandEngine:
         assert plan is not None, "the job before has not ended"
         return plan
 
+    def hand_over(self, event: Event | Exception) -> None:
+        """One event more to be played, whether or not somebody still wants it."""
+        self._events.put(event)
+
     def play(self, event: Event | Exception) -> None:
         """Hand over one event. After an ending or an exception, wait for the job instead: nothing is waited for."""
-        self._events.put(event)
+        self.hand_over(event)
         if not isinstance(event, Exception) and not isinstance(event, Ending):
             self._wants.get(timeout=PATIENCE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -32,7 +33,7 @@ class Watched:
 
     pulse: Pulse
     unloaded: int = 0
-    thread_id: int | None = field(default_factory=threading.get_ident)
+    thread_ids: Sequence[int] = field(default_factory=lambda: [threading.get_ident()])
 
     def unload_if_idle(self, for_s: float) -> bool:
         is_idle = self.pulse.idle_s >= for_s

@@ -368,6 +368,31 @@ def test_deleting_waits_for_a_picture_that_is_being_written(jobs: JobQueue, stor
     assert list(store.files) == ["2026-01-01/apple-0.png"]
 
 
+def test_progress_that_is_told_while_a_picture_is_saved_is_kept(jobs: JobQueue, store: FakeStore) -> None:
+    submit(jobs)
+    job = begin(jobs)
+
+    def save(note: Callable[[str], None]) -> str:
+        path = store.save(job, an_image(), note)
+        jobs.apply(job.id, Progress(0.6, "Step 3/5"))
+        return path
+
+    done = jobs.apply_image(job.id, 0, 7, save)
+    assert (done.text, done.fraction, len(done.results)) == ("Step 3/5", 0.6, 1)
+    assert jobs.get(job.id) == done
+
+
+def test_a_job_that_was_put_back_gets_no_picture_any_more(
+    jobs: JobQueue, store: FakeStore, journal: SqlJournal
+) -> None:
+    submit(jobs)
+    job = begin(jobs)
+    jobs.put_back_running()
+    jobs.apply_image(job.id, 0, 7, lambda note: store.save(job, an_image(), note))
+    assert not store.files
+    assert journal.unfinished()[0].results == ()
+
+
 def test_deleting_by_state(jobs: JobQueue, store: FakeStore, journal: SqlJournal) -> None:
     done, running, waiting = (submit(jobs) for _ in range(3))
     finish(jobs, store)
