@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.run import POCKET, Case, post_picture, running_server, wait_for_ping  # noqa: E402
+from benchmarks.server_process import POCKET, Case, post_picture, running_server, wait_for_ping  # noqa: E402
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "torch")
 SUBMIT = "POST /v1/generation/text-to-image"

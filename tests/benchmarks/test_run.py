@@ -6,20 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.run import (
-    BEGIN_MARK,
-    END_MARK,
-    POCKET,
-    ROOT,
-    Case,
-    Measured,
-    as_markdown,
-    rows,
-    sampled_elsewhere,
-    shown,
-    submit_to_worker_ms,
-    with_figures,
-)
+from benchmarks.report import BEGIN_MARK, END_MARK, shown, with_figures
+from benchmarks.run import ROOT, SCRIPT, Measured, as_markdown, rows, sampled_elsewhere, submit_to_worker_ms
+from benchmarks.server_process import POCKET, Case
 from benchmarks.timing import Figures, median_seconds, peak_memory_mb
 from fooocus_core.presets.sizes import Size
 from tests.fooocus_core.models.tiny import write_checkpoint
@@ -49,16 +38,16 @@ def test_the_documented_page_has_a_place_for_the_table() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     table = as_markdown(CASE, Measured(Size(1024, 1024), Size(96, 96), SERVER, PEER))
     assert "| peak memory, MB | 1400 | 1500 |" in table
-    written = with_figures(page, table)
-    assert with_figures(written, table) == written
-    assert written.partition(BEGIN_MARK)[0] == page.partition(BEGIN_MARK)[0]
+    written = with_figures(page, table, SCRIPT)
+    assert with_figures(written, table, SCRIPT) == written
+    assert written.partition(BEGIN_MARK.format(script=SCRIPT))[0] == page.partition(BEGIN_MARK.format(script=SCRIPT))[0]
     assert written.partition(END_MARK)[2] == page.partition(END_MARK)[2]
     assert table in written
 
 
 def test_a_page_without_a_place_is_refused() -> None:
     with pytest.raises(ValueError, match="no place"):
-        with_figures("# Something else", "table")
+        with_figures("# Something else", "table", SCRIPT)
 
 
 def test_the_first_job_waits_for_the_engine_and_does_not_count() -> None:
