@@ -108,6 +108,13 @@ def read_table(path: Path) -> Table:
     return Table(default, models, files)
 
 
+def file_in(mapped: object) -> str:
+    """The file of an entry that ``Table.named`` found: a name, or an object that has one; empty: it has none."""
+    if isinstance(mapped, dict):
+        return str(mapped.get("file") or "")
+    return mapped if isinstance(mapped, str) else ""
+
+
 def _entry(number: str, values: Any) -> ModelEntry:
     if not isinstance(values, dict):
         raise ValueError(f"models.{number}: must be an object")

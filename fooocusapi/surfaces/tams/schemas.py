@@ -59,7 +59,9 @@ class ControlnetArg(Message):
     mask: Text | None = Field(default=None, description="Where it steers, as older clients name it.")
     mask_resource_id: Text | None = Field(default=None, description="Where it steers.")
     preprocessor: Text | None = Field(default=None, description="How the picture is read; `none`: as it is.")
-    model: Identifier | None = Field(default=None, description="The name or number of a control network.")
+    model: Identifier | None = Field(
+        default=None, description="The name or number of a control network; `None`: the entry is off."
+    )
     weight: Number | None = Field(default=None, description="1 if not said.")
     resize_mode: ControlResize | None = Field(default=None, description="How the picture gets the size.")
     guidance: Number | None = Field(default=None, description="Ignored.")
@@ -67,7 +69,7 @@ class ControlnetArg(Message):
     guidance_end: Number | None = Field(default=None, description="Share of the steps up to which it steers.")
     control_mode: ControlMode | None = Field(default=None, description="What counts more, prompt or picture.")
     pixel_perfect: Truth | None = Field(
-        default=None, description="Whether the picture is read at the size of the result."
+        default=None, description="Ignored: the picture is always read at the size of the result."
     )
     preprocessor_params: dict[str, Any] | None = Field(default=None, description="Ignored.")
 
@@ -75,7 +77,9 @@ class ControlnetArg(Message):
 class Controlnet(Message):
     """All steering pictures of a stage."""
 
-    args: list[ControlnetArg] | None = Field(default=None, description="None is fine; those for edges are offered.")
+    args: list[ControlnetArg] | None = Field(
+        default=None, description="None is fine; those for edges and for light and dark are offered."
+    )
 
 
 class AnimateDiffArg(Message):

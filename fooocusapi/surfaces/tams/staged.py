@@ -56,6 +56,7 @@ class UpscalerStage:
     """Of the result, as far as that of the picture is known."""
     steps: int
     strength: float
+    guides: Guides | None = None
     kind: Literal["upscaler"] = "upscaler"
 
 
@@ -98,6 +99,7 @@ class InpaintStage:
     size: Size
     """What it is priced by, as above."""
     priced_steps: int
+    guides: Guides | None = None
     kind: Literal["inpaint"] = "inpaint"
 
 

@@ -12,16 +12,26 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from fooocus_core.library import ModelKind
-from fooocus_core.plan import Enlarging, GuideKind, Lora, MaskedArea, MaskedContent, MaskMerge, PartSearch, ResizeMode
+from fooocus_core.plan import (
+    Enlarging,
+    GuideKind,
+    Guides,
+    Lora,
+    MaskedArea,
+    MaskedContent,
+    MaskMerge,
+    PartSearch,
+    ResizeMode,
+)
 from fooocus_core.presets.preset import Preset
 from fooocus_core.presets.sizes import Size
 from fooocus_core.resolve import choose_checkpoint
 from fooocus_core.sampling.names import SCHEDULER_NAMES
 from fooocusapi.surfaces.tams import schemas
-from fooocusapi.surfaces.tams.controls import guides
+from fooocusapi.surfaces.tams.controls import ControlMeans, asked_entries, guides
 from fooocusapi.surfaces.tams.detectors import part_of, search_for
 from fooocusapi.surfaces.tams.judge import BAD_COUNT, BAD_SIZE, Judge
-from fooocusapi.surfaces.tams.model_table import CHECKPOINT, LORA_TYPES, ModelEntry, Table
+from fooocusapi.surfaces.tams.model_table import CHECKPOINT, LORA_TYPES, ModelEntry, Table, file_in
 from fooocusapi.surfaces.tams.prompts import MAX_ENTRIES, for_each_part, joined
 from fooocusapi.surfaces.tams.schemas import OFFERED_STAGES, VIDEO_STAGES
 from fooocusapi.surfaces.tams.staged import (
@@ -250,10 +260,11 @@ class _Reading:
     def _diffusion(self, path: str, block: schemas.Diffusion) -> DiffusionStage:
         self._base = self._painting(path, block)
         self._size = self._base.size
-        args = (block.controlnet.args if block.controlnet is not None else None) or ()
-        return DiffusionStage(
-            self._base, guides(f"{path}.controlnet.args", args, self._judge, self._has_network, self._picture)
-        )
+        return DiffusionStage(self._base, self._guides(path, block))
+
+    def _guides(self, path: str, block: schemas.Diffusion) -> Guides | None:
+        means = ControlMeans(self._judge, self._means.table, self._has_network, self._picture)
+        return guides(f"{path}.controlnet", block.controlnet, means)
 
     def _has_network(self, kind: GuideKind) -> bool:
         from fooocus_core.models.guide_models import CONTROL_FILES
@@ -265,8 +276,6 @@ class _Reading:
         """The parameters of a stage: those of the ``DIFFUSION`` stage, where there is one, else its own."""
         if self._has_diffusion and not (prefers_own and block is not None):
             return self._base or _NOBODYS
-        if block is not None and block.controlnet is not None and block.controlnet.args:
-            self._judge.decline(f"{path}.diffusion.controlnet", "control networks steer the DIFFUSION stage alone")
         if block is None:
             self._judge.refuse(f"{path}.diffusion", "this block is needed without a DIFFUSION stage")
             return _NOBODYS
@@ -374,7 +383,7 @@ class _Reading:
         if mapped is None and spelt not in (AUTOMATIC_VAE, *OLDER_VAES):
             self._judge.refuse(field, f"there is no autoencoder {_shown(name)}")
             return None
-        file = _file_in(mapped) or (model.vae if model is not None else "")
+        file = file_in(mapped) or (model.vae if model is not None else "")
         if spelt in OLDER_VAES:
             logger.warning("%s: %s is of no use to SDXL, the checkpoint's own is used", field, spelt)
         found = self._means.library.find("vae", file) if file else None
@@ -411,6 +420,7 @@ class _Reading:
     def _upscaler(self, path: str, block: schemas.ImageToUpscaler) -> UpscalerStage:
         judge = self._judge
         painting = self._own_or_base(path, block.diffusion)
+        own = None if self._has_diffusion else block.diffusion
         for name, value in (
             ("hrSecondPassSteps", block.hr_second_pass_steps),
             ("denoisingStrength", block.denoising_strength),
@@ -428,6 +438,7 @@ class _Reading:
             size=self._size,
             steps=block.hr_second_pass_steps or painting.steps,
             strength=block.denoising_strength or 0.0,
+            guides=None if own is None else self._guides(f"{path}.diffusion", own),
         )
 
     def _enlarging(self, field: str, name: str | None) -> Enlarging:
@@ -440,7 +451,7 @@ class _Reading:
         mapped = self._means.table.named("upscalers", spelt)
         if not spelt or (mapped is None and spelt not in NETWORKS):
             self._judge.refuse(field, f"unknown upscaler {_shown(name)}" if spelt else "is needed")
-        file = _file_in(mapped)
+        file = file_in(mapped)
         found = self._means.library.find("upscale_models", file) if file else None
         if found is None:
             logger.warning("%s: no file for %s, the server's own upscaler stands in", field, _shown(name))
@@ -478,12 +489,18 @@ class _Reading:
 
     def _adetailer(self, path: str, block: schemas.ImageToAdetailer) -> AdetailerStage:
         painting = self._own_or_base(path, block.diffusion)
+        if not self._has_diffusion:
+            self._decline_guides(f"{path}.diffusion", block.diffusion, "steer whole pictures, not the parts of them")
         args = block.args or []
         if len(args) > MAX_PARTS_ARGS:
             self._judge.refuse(f"{path}.args", f"at most {MAX_PARTS_ARGS} entries are allowed")
             args = []
         parts = (self._parts_arg(f"{path}.args[{place}]", arg, painting) for place, arg in enumerate(args))
         return AdetailerStage(painting, tuple(parts), self._priced_size(painting))
+
+    def _decline_guides(self, path: str, block: schemas.Diffusion | None, reason: str) -> None:
+        if block is not None and asked_entries("", block.controlnet):
+            self._judge.decline(f"{path}.controlnet", f"control networks {reason}")
 
     def _parts_arg(self, path: str, arg: schemas.AdetailerArg, base: Painting) -> PartsArg:
         painting = self._own_painting(path, arg, base)
@@ -579,12 +596,15 @@ class _Reading:
             content=_CONTENTS.get(block.inpainting_fill or "", "original"),
             resize=_RESIZES.get(block.resize_mode or "", "stretch"),
         )
+        if area.only_masked:
+            self._decline_guides(f"{path}.diffusion", block.diffusion, "need inpaintFullRes to be false")
         stage = InpaintStage(
             painting=painting,
             mask=block.mask_image_resource_id or "",
             area=area,
             size=self._priced_size(painting),
             priced_steps=(self._base or painting).steps,
+            guides=None if block.diffusion is None else self._guides(f"{path}.diffusion", block.diffusion),
         )
         self._size = self._size if area.only_masked else painting.size
         return stage
@@ -604,13 +624,6 @@ def not_smaller(size: Size, floor_px: int) -> Size:
 
 def _said(value: T | None, default: T) -> T:
     return default if value is None else value
-
-
-def _file_in(mapped: object) -> str:
-    """The file of an entry of the table: a name, or an object that has one."""
-    if isinstance(mapped, dict):
-        return str(mapped.get("file") or "")
-    return mapped if isinstance(mapped, str) else ""
 
 
 def _shown(name: str | None) -> str:

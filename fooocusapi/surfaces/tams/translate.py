@@ -136,6 +136,7 @@ def _upscaled(step: UpscalerStage, job: StagedJob, picture: str | None) -> Diffu
     base = _painted(step.painting, job)
     return replace(
         base,
+        guides=step.guides if step.strength > 0 else None,
         width_px=step.size.width_px,
         height_px=step.size.height_px,
         sampling=replace(base.sampling, steps=step.steps, partial_steps="all"),
@@ -179,6 +180,7 @@ def _parts_pass(arg: PartsArg, search: PartSearch, shared: Painting, job: Staged
 def _inpainted(step: InpaintStage, job: StagedJob, picture: str | None) -> Diffuse:
     return replace(
         _painted(step.painting, job),
+        guides=step.guides,
         repaint=Repaint(
             picture,
             mask_name(step.mask),

@@ -27,6 +27,7 @@ SENT: dict[str, NDArray[np.uint8]] = {
 }
 SENT["mask"] = np.zeros((90, 90), np.uint8)
 SENT["mask"][40:60, 40:60] = 255
+SENT["black"] = np.zeros((90, 90), np.uint8)
 KINDS: tuple[GuideKind, ...] = ("ImagePrompt", "FaceSwap", "PyraCanny", "CPDS")
 
 
@@ -73,6 +74,16 @@ def test_a_guide_changes_the_picture_and_leaves_no_trace(
 
 def test_what_is_stopped_at_once_changes_nothing(studio: Studio, plain: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(pixels(studio, guides(*KINDS, stop=0.0)), plain)
+
+
+def test_control_where_and_when_it_does_not_count_changes_nothing(studio: Studio) -> None:
+    steps, whole = Sampling("euler", "karras", 2), Guide("guide", "PyraCanny", 1.0, 1.0)
+    plain = pixels(studio, None, sampling=steps)
+    for idle in (replace(whole, start=1.0), replace(whole, mask="black")):
+        np.testing.assert_array_equal(pixels(studio, Guides((idle,)), sampling=steps), plain)
+    limited = [replace(whole, start=0.01), replace(whole, mask="mask"), replace(whole, only_positive=True)]
+    made = [plain, *(pixels(studio, Guides((one,)), sampling=steps) for one in (whole, *limited))]
+    assert len({one.tobytes() for one in made}) == len(made)
 
 
 def test_the_weightings_differ(studio: Studio) -> None:

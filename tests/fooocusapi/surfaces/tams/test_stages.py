@@ -57,6 +57,7 @@ TABLE = {
     "upscalers": {"Mine": "mine.pth", "4x-UltraSharp": "sharp.pth"},
     "vaes": {"Small": "taef.safetensors"},
     "detectors": {"face_of_mine.pt": {"kind": "bbox"}},
+    "controlnets": {"77": {"type": "canny"}, "my lines": "control-lora-canny-rank128.safetensors"},
 }
 
 
@@ -265,30 +266,115 @@ def test_values_of_masks_and_parts(client: TestClient, picture: str) -> None:
     assert refused(client, painted(), adetailer(adUseSteps="perhaps")) == [f"{at}.adUseSteps"]
 
 
-def test_control_networks_are_those_for_edges(client: TestClient, house: House, picture: str) -> None:
-    canny = {"model": "control_v11p_sd15_canny", "preprocessor": "canny", "inputImageResourceId": picture}
-    at = "stages[1].diffusion.controlnet.args[0]"
+CANNY_FILE, STRUCTURE_FILE = "control-lora-canny-rank128.safetensors", "fooocus_xl_cpds_128.safetensors"
 
-    def answer(**values: Any) -> tuple[int, list[str]]:
-        asked = stages(painted(controlNet={"args": [{**canny, **values}]}))
-        told = client.post(f"{JOBS}/credits", json={"stages": asked})
-        return told.status_code, [] if told.status_code == 200 else fields(told)
 
-    assert answer() == (501, [f"{at}.model"])
-    assert answer(model="None") == (200, [])
-    house.library.names["controlnet"] = ["control-lora-canny-rank128.safetensors"]
-    assert answer(model="control_v11f1p_sd15_depth") == (501, [f"{at}.model"])
-    assert answer(guidanceStart=0.5) == (501, [f"{at}.guidanceStart"])
-    assert answer(controlMode="MY_PROMPT_IS_MORE_IMPORTANT") == (501, [f"{at}.controlMode"])
-    assert answer(maskResourceId=picture) == (501, [f"{at}.maskResourceId"])
-    assert answer(inputImageResourceId="nothing") == (400, [f"{at}.inputImageResourceId"])
-    assert answer(model=None, preprocessor="") == (400, [f"{at}.model", f"{at}.preprocessor"])
-    guides = first(plan_of(client, house, painted(controlnet={"args": [{**canny, "guidanceEnd": 0.5}]}))).guides
-    assert guides == Guides((Guide(f"resource-{picture}", "PyraCanny", stop=0.5, weight=1.0),))
-    own = upscaler(diffusion=diffusion(controlnet={"args": [canny]}))
-    answered = client.post(f"{JOBS}/credits", json={"stages": stages(own, start={"imageResourceId": picture})})
-    assert (answered.status_code, fields(answered)) == (501, ["stages[1].imageToUpscaler.diffusion.controlnet"])
+@pytest.fixture
+def canny(house: House, picture: str) -> Iterator[dict[str, Any]]:
+    """An entry for edges, whose network is there."""
+    house.library.names["controlnet"] = [CANNY_FILE]
+    yield {"model": "control_v11p_sd15_canny", "preprocessor": "canny", "inputImageResourceId": picture}
     house.library.names["controlnet"] = []
+
+
+def asked_of(client: TestClient, *later: Any, **values: Any) -> tuple[int, list[str]]:
+    """Status and fields of what the price of these stages is answered with."""
+    answer = client.post(f"{JOBS}/credits", json={"stages": stages(*later, **values)})
+    return answer.status_code, [] if answer.status_code == 200 else fields(answer)
+
+
+def test_what_control_networks_are_not_there_for(
+    client: TestClient, house: House, canny: dict[str, Any], picture: str
+) -> None:
+    at = "stages[1].diffusion.controlnet.args[0]"
+    cases: dict[str, tuple[dict[str, Any], tuple[int, list[str]]]] = {
+        "there": ({}, (200, [])),
+        "off": ({"model": "None", "preprocessor": None}, (200, [])),
+        "depth": ({"model": "control_v11f1p_sd15_depth"}, (501, [f"{at}.model"])),
+        "pose": ({"model": "control_v11p_sd15_openpose", "preprocessor": "openpose"}, (501, [f"{at}.model"])),
+        "file of structure": ({"model": "control_v1p_sd15_brightness"}, (501, [f"{at}.model", f"{at}.preprocessor"])),
+        "other preprocessor": ({"preprocessor": "lineart_realistic"}, (501, [f"{at}.preprocessor"])),
+        "no resource": ({"inputImageResourceId": "nothing"}, (400, [f"{at}.inputImageResourceId"])),
+        "no mask": ({"maskResourceId": "nothing"}, (400, [f"{at}.maskResourceId"])),
+        "no older mask": ({"mask": "nothing"}, (400, [f"{at}.mask"])),
+        "no names": ({"model": None, "preprocessor": ""}, (400, [f"{at}.model", f"{at}.preprocessor"])),
+        "late": ({"guidanceStart": 1.5, "guidanceEnd": 1}, (400, [f"{at}.guidanceStart", at])),
+        "backwards": ({"guidanceStart": 0.6, "guidanceEnd": 0.5}, (400, [at])),
+        "heavy": ({"weight": 2.5}, (400, [f"{at}.weight"])),
+        "mode": ({"controlMode": "MINE"}, (400, [f"{at}.controlMode"])),
+    }
+
+    def check(case: tuple[dict[str, Any], tuple[int, list[str]]]) -> None:
+        assert asked_of(client, painted(controlNet={"args": [{**canny, **case[0]}]})) == case[1]
+
+    check_all(cases, check)
+    five = asked_of(client, painted(controlnet={"args": [canny] * 5}))
+    assert five == (400, ["stages[1].diffusion.controlnet.args"])
+    house.library.names["controlnet"] = []
+    assert asked_of(client, painted(controlnet={"args": [canny]})) == (501, [f"{at}.model"])
+    assert asked_of(client, painted(controlnet={"args": []})) == (200, [])
+
+
+def test_what_control_entries_mean(client: TestClient, house: House, canny: dict[str, Any], picture: str) -> None:
+    house.library.names["controlnet"] = [CANNY_FILE, STRUCTURE_FILE]
+    args = [
+        canny,
+        {**canny, "guidanceStart": 0.25, "guidanceEnd": 0.5, "weight": "0.8", "resizeMode": "JUST_RESIZE"},
+        {**canny, "preprocessor": "none", "controlMode": "MY_PROMPT_IS_MORE_IMPORTANT", "mask": picture},
+        {
+            **canny,
+            "model": "control_v1p_sd15_qrcode_monster",
+            "preprocessor": "None",
+            "controlMode": 3,
+            "resizeMode": "RESIZE_AND_FILL",
+        },
+    ]
+    name = f"resource-{picture}"
+    plan = plan_of(client, house, painted(controlnet={"args": args}))
+    assert first(plan).guides == Guides(
+        (
+            Guide(name, "PyraCanny", 1.0, 1.0),
+            Guide(name, "PyraCanny", 0.5, 0.8, start=0.25, resize="stretch"),
+            Guide(name, "PyraCanny", 1.0, 1.0, softness=0.9, mask=f"mask-{picture}", is_prepared=True),
+            Guide(name, "CPDS", 1.0, 1.0, resize="contain", is_prepared=True, only_positive=True),
+        ),
+        softness=0.0,
+    )
+    assert plan.pictures == (name, name, name, f"mask-{picture}", name)
+
+
+def test_control_networks_by_the_table_of_models(client: TestClient, house: House, canny: dict[str, Any]) -> None:
+    for model in ("77", 77, "My Lines"):
+        guides = first(plan_of(client, house, painted(controlnet={"args": [{**canny, "model": model}]}))).guides
+        assert guides is not None
+        assert [guide.kind for guide in guides.pictures] == ["PyraCanny"]
+    unknown = asked_of(client, painted(controlnet={"args": [{**canny, "model": "78"}]}))
+    assert unknown == (501, ["stages[1].diffusion.controlnet.args[0].model"])
+
+
+def test_control_networks_of_later_stages(
+    client: TestClient, house: House, canny: dict[str, Any], picture: str
+) -> None:
+    """They steer whole pictures: a second pass and what is painted anew as a whole, but no parts."""
+    start = {"imageResourceId": picture}
+    own = diffusion(controlnet={"args": [canny]})
+    expected = Guides((Guide(f"resource-{picture}", "PyraCanny", 1.0, 1.0),), softness=0.0)
+    whole = inpaint(picture, inpaintFullRes=False, diffusion=own)
+    for later in (upscaler(hrScale=1, diffusion=own), whole):
+        assert first(plan_of(client, house, later, start=start)).guides == expected
+    (_, behind) = plan_of(client, house, painted(), whole).stages
+    assert isinstance(behind, Diffuse)
+    assert behind.guides == expected
+    only_larger = upscaler(hrScale=1, denoisingStrength=0, diffusion=own)
+    assert first(plan_of(client, house, only_larger, start=start)).guides is None
+    parts = {"type": "IMAGE_TO_ADETAILER", "imageToAdetailer": {"args": [{}], "diffusion": own}}
+    for later, name in ((inpaint(picture, diffusion=own), "imageToInpaint"), (parts, "imageToAdetailer")):
+        told = asked_of(client, later, start=start)
+        assert told == (501, [f"stages[1].{name}.diffusion.controlnet"])
+    off = diffusion(controlnet={"args": [{**canny, "model": "None"}]})
+    assert asked_of(client, inpaint(picture, diffusion=off), start=start) == (200, [])
+    ignored = upscaler(diffusion=diffusion(controlnet={"args": [{"model": "depth"}]}))
+    assert asked_of(client, painted(), ignored) == (200, [])
 
 
 def test_what_is_not_offered_outranks_what_is_wrong(client: TestClient) -> None:
