@@ -21,17 +21,17 @@ RENDERER_FLAGS: Mapping[str, Mapping[str, str]] = {
     "--vae-in-fp16": {"vae_precision": "fp16"},
     "--vae-in-fp32": {"vae_precision": "fp32"},
     "--vae-in-bf16": {"vae_precision": "bf16"},
+    "--always-gpu": {"vram": "high"},
+    "--always-high-vram": {"vram": "high"},
+    "--always-normal-vram": {"vram": "normal"},
+    "--always-low-vram": {"vram": "low"},
+    "--always-no-vram": {"vram": "low"},
 }
-"""Flags of the original renderer that stand for settings of ours."""
+"""Flags of the original renderer that stand for settings of ours; of several for one setting the last here counts."""
 
 WITHOUT_EFFECT = (
     "--skip-pip",
     "--preload-pipeline",
-    "--always-gpu",
-    "--always-high-vram",
-    "--always-normal-vram",
-    "--always-low-vram",
-    "--always-no-vram",
     "--unet-in-fp8-e4m3fn",
     "--unet-in-fp8-e5m2",
     "--vae-in-cpu",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import httpx
     import torch
 
+    from fooocus_core.models.device import Placement
     from fooocus_core.models.loaded import ModelStore
     from fooocus_core.stages.start import Pictures
 
@@ -97,7 +98,7 @@ class Runtime:
         config = read_config(self._settings.config_path, config_variables())
         settings = with_outputs(self._settings, config)
         library = library_of(settings, config)
-        masks = MaskModels(library, catalogue_of(settings, config), partial(_device, settings))
+        masks = MaskModels(library, catalogue_of(settings, config), partial(_home, settings))
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
         outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
@@ -246,39 +247,44 @@ def make_core_engine(
 
     from fooocus_core.engine import Engine as CoreEngine
     from fooocus_core.filter.content_filter import ContentFilter
-    from fooocus_core.models.device import choose_placement
     from fooocus_core.models.loaded import ModelStore
     from fooocus_core.prompts.expansion import PromptExpansion
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
-    placement = choose_placement(
-        settings.device,
-        index=settings.gpu_device_id,
-        precision=settings.precision,
-        autoencoder_precision=settings.vae_precision,
-    )
+    placement = _placement(settings)
     models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
-    logger.info("engine on %s", placement.device)
+    logger.info("engine on %s, vram %s", placement.device, settings.vram)
     _load_ahead(models, preset, library)
     shelves = shelves_of(settings, library, config)
     return CoreEngine(
         models,
         load_styles(settings.styles_path),
         load_wildcards(settings, config),
-        PromptExpansion(shelves.expansion, placement.device),
+        PromptExpansion(shelves.expansion, placement.device, stays=placement.residence.helpers_stay),
         Supply(catalogue_of(settings, config), _fetching(settings, shelves)),
         pictures or kept_pictures(settings).read,
-        ContentFilter(library, placement.device),
+        ContentFilter(library, placement.home),
         masks,
     )
 
 
-def _device(settings: Settings) -> torch.device:
-    """Where networks beside the engine's own run, if they do not stay on the CPU; loads torch."""
+def _placement(settings: Settings) -> Placement:
+    """Where networks run; loads torch."""
     from fooocus_core.models.device import choose_placement
 
-    return choose_placement(settings.device, index=settings.gpu_device_id).device
+    return choose_placement(
+        settings.device,
+        index=settings.gpu_device_id,
+        precision=settings.precision,
+        autoencoder_precision=settings.vae_precision,
+        vram=settings.vram,
+    )
+
+
+def _home(settings: Settings) -> torch.device:
+    """Where networks beside the engine's own run, if they do not stay on the CPU; loads torch."""
+    return _placement(settings).home
 
 
 def _fetching(settings: Settings, shelves: Shelves) -> Fetching | None:

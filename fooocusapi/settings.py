@@ -25,6 +25,7 @@ PREFIX = "FOOOCUSAPI_"
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Vram = Literal["low", "normal", "high"]
 
 TaskWebhook = Literal["string", "object"]
 
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
     gpu_device_id: int = Field(0, ge=0, description="which of several graphics cards")
     precision: Precision = Field("auto", description="of the denoising network")
     vae_precision: Precision = Field("auto", description="of the autoencoder")
+    vram: Vram = Field("normal", description="how much of what a picture takes is on the device at a time")
     cpu_threads: int = Field(0, ge=0, description="threads of the renderer on a CPU; 0: its own choice")
 
     @field_validator("base_url", "webhook_url", mode="after")
@@ -249,6 +251,7 @@ _SHARED_WITH_DEMO = (
     "gpu_device_id",
     "precision",
     "vae_precision",
+    "vram",
     "cpu_threads",
 )
 

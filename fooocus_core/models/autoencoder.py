@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
 from fooocus_core.models.device import is_out_of_memory
+from fooocus_core.models.residence import RESIDENCES, Residence, at_work
 from fooocus_core.models.tiles import Tile, tiled
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ DECODE_OVERLAP = 16
 ENCODE_TILES = ((512, 512), (1024, 256), (256, 1024))
 """The same in pixels; the order matters, because every tile draws its own noise."""
 ENCODE_OVERLAP = 64
+TILE_CELLS = 64 * 64
+"""What a tile of either kind holds in latent cells."""
 _LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
@@ -49,11 +53,24 @@ class AutoencoderShape:
 
 
 class Autoencoder:
-    """Pixels in ``[0, 1]`` and un-scaled latents, float32 at both ends, computed in the network's own dtype."""
+    """Pixels in ``[0, 1]`` and un-scaled latents, float32 at both ends, computed in the network's own dtype.
 
-    def __init__(self, network: nn.Module, shape: AutoencoderShape) -> None:
+    ``works_on``: the device to which the network is brought for its work; ``None``: it works where it is. ``in_tiles``:
+    whether what is larger than a tile is never tried whole.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: AutoencoderShape,
+        *,
+        works_on: torch.device | None = None,
+        in_tiles: bool = False,
+    ) -> None:
         self.network = network
         self.shape = shape
+        self._works_on = works_on
+        self._in_tiles = in_tiles
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,6 +90,8 @@ class Autoencoder:
 
     def decode_or_tiled(self, latents: Tensor) -> Tensor:
         """As ``decode``; a device without room for the whole picture decodes it in tiles (03, section 11)."""
+        if self._is_tiled(latents.shape[2:].numel()):
+            return self.decode_tiled(latents)
         try:
             return self.decode(latents)
         except Exception as error:
@@ -88,7 +107,9 @@ class Autoencoder:
         ``pixels``: ``[batch, 3, H, W]`` in ``[0, 1]``; sides that are no multiple of 8 are centre-cropped. ``noise``:
         standard normals of the latent's shape; by default drawn from the global CPU generator, as the reference does.
         """
-        mean, log_variance = self.moments(cropped(pixels, self.factor) * 2.0 - 1.0)
+        signed = cropped(pixels, self.factor) * 2.0 - 1.0
+        is_tiled = self._is_tiled(signed.shape[2:].numel() // self.factor**2)
+        mean, log_variance = self._moments_in_tiles(signed) if is_tiled else self.moments(signed)
         if noise is None:
             noise = torch.randn(mean.shape)
         return mean + torch.exp(0.5 * log_variance) * noise.to(mean)
@@ -98,7 +119,8 @@ class Autoencoder:
     ) -> Tensor:
         """As ``decode``, from three tilings: less memory, slightly other pixels. The result is on the CPU."""
         passes = _passes(latents, lambda tile: self.decode_raw(tile) + 1.0, tiles, overlap, float(self.factor), 3)
-        return (_sum(passes) / len(tiles) / 2.0).clamp(0.0, 1.0)
+        with self._at_work():
+            return (_sum(passes) / len(tiles) / 2.0).clamp(0.0, 1.0)
 
     def encode_tiled(
         self,
@@ -115,22 +137,44 @@ class Autoencoder:
 
         whole = cropped(pixels, self.factor)
         passes = _passes(whole, encoded, tiles, overlap, 1.0 / self.factor, self.shape.latent_channels)
-        return _sum(passes) / len(tiles)
+        with self._at_work():
+            return _sum(passes) / len(tiles)
 
     @torch.no_grad()
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The decoder's own output, about -1 ... 1."""
         network = cast(Any, self.network)
-        decoded: Tensor = network.decode(latents.to(device=self.device, dtype=self.dtype), return_dict=False)[0]
+        with self._at_work():
+            decoded: Tensor = network.decode(latents.to(device=self.device, dtype=self.dtype), return_dict=False)[0]
         return decoded.float()
 
     @torch.no_grad()
     def moments(self, signed: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and clamped log-variance of pixels in ``[-1, 1]``, each ``[batch, 4, h, w]``."""
         network = cast(Any, self.network)
-        hidden = network.encoder(signed.to(device=self.device, dtype=self.dtype))
-        mean, log_variance = network.quant_conv(hidden).float().chunk(2, dim=1)
+        with self._at_work():
+            hidden = network.encoder(signed.to(device=self.device, dtype=self.dtype))
+            mean, log_variance = network.quant_conv(hidden).float().chunk(2, dim=1)
         return mean, log_variance.clamp(*_LOG_VARIANCE_RANGE)
+
+    def _moments_in_tiles(self, signed: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``moments``, from three tilings: the noise is left to the whole, so that it is that of ``encode``."""
+
+        def joined(tile: Tensor) -> Tensor:
+            return torch.cat(self.moments(tile), dim=1)
+
+        channels, scale = 2 * self.shape.latent_channels, 1.0 / self.factor
+        passes = _passes(signed, joined, ENCODE_TILES, ENCODE_OVERLAP, scale, channels)
+        with self._at_work():
+            mean, log_variance = (_sum(passes) / len(ENCODE_TILES)).chunk(2, dim=1)
+        return mean, log_variance
+
+    def _is_tiled(self, cells: int) -> bool:
+        """Whether so many latent cells are worked on in tiles from the first; a single tile is nothing but a whole."""
+        return self._in_tiles and cells > TILE_CELLS
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        return at_work(self.network, self._works_on)
 
 
 def cropped(pixels: Tensor, multiple: int) -> Tensor:
@@ -161,9 +205,17 @@ def _sum(tensors: Iterator[Tensor]) -> Tensor:
 
 
 def load_autoencoder(
-    weights: Mapping[str, Tensor], name: str, *, device: torch.device, dtype: torch.dtype
+    weights: Mapping[str, Tensor],
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    residence: Residence = RESIDENCES["normal"],
 ) -> Autoencoder:
-    """From un-prefixed ldm keys or from diffusers keys. Raises ``UnsupportedModel`` for anything else."""
+    """From un-prefixed ldm keys or from diffusers keys. Raises ``UnsupportedModel`` for anything else.
+
+    ``device``: where it works; ``residence`` says whether it lives there too.
+    """
     renamed = renamed_weights(weights)
     shape = autoencoder_shape(renamed, name)
     with torch.device("meta"):
@@ -175,8 +227,8 @@ def load_autoencoder(
             latent_channels=shape.latent_channels,
             norm_num_groups=GROUPS,
         )
-    assign_weights(network, renamed, name, device=device, dtype=dtype, skipped=_UNUSED)
-    return Autoencoder(network, shape)
+    assign_weights(network, renamed, name, device=residence.home(device), dtype=dtype, skipped=_UNUSED)
+    return Autoencoder(network, shape, works_on=device, in_tiles=residence.in_tiles)
 
 
 # --- names and sizes ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from fooocus_core.errors import OutOfMemory
+from fooocus_core.models.residence import CPU, RESIDENCES, Residence, Vram
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -27,13 +28,18 @@ class Placement:
     autoencoder: torch.dtype
     text: torch.dtype = torch.float16
     preview: torch.dtype = torch.float32
-    is_tight: bool = False
-    """Whether the device has no room to spare: text encoders, which each picture needs once, stay on the CPU."""
+    residence: Residence = RESIDENCES["normal"]
+    """How much is on the device at a time."""
 
     @property
-    def text_device(self) -> torch.device:
-        """Where the text encoders are."""
-        return torch.device("cpu") if self.is_tight else self.device
+    def home(self) -> torch.device:
+        """Where helpers live; the text encoders and the readers of pictures calculate there as well."""
+        return self.residence.home(self.device)
+
+    @property
+    def second_home(self) -> torch.device:
+        """Where a second network is loaded to."""
+        return CPU if self.residence.second == "in computer" else self.device
 
 
 def choose_placement(
@@ -42,13 +48,15 @@ def choose_placement(
     index: int = 0,
     precision: Precision = "auto",
     autoencoder_precision: Precision = "auto",
+    vram: Vram = "normal",
 ) -> Placement:
     """The specification's choice for this machine, each part of which can be overridden.
 
     CUDA: float16 network, bfloat16 autoencoder where the card has it; CPU: float32. ``index`` picks one of several
-    graphics cards. Raises ``RuntimeError`` from torch if the named device is not there.
+    graphics cards; ``vram`` says how much is on it at a time. Raises ``RuntimeError`` from torch if the named device is
+    not there.
     """
-    chosen = _default_placement(_device(device, index))
+    chosen = replace(_default_placement(_device(device, index)), residence=RESIDENCES[vram])
     if precision != "auto":
         chosen = replace(chosen, network=_DTYPES[precision])
     if autoencoder_precision != "auto":

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fooocus_core.adapters.control import ControlNetwork, build_control
-from fooocus_core.adapters.image_prompt import KeysValues, attention_widths, clip_pixels
+from fooocus_core.adapters.image_prompt import attention_widths, clip_pixels
 from fooocus_core.errors import UnknownModel, UnsupportedModel
 from fooocus_core.images.pixels import Picture, as_floats
 from fooocus_core.library import Library, ModelKind
@@ -23,6 +23,7 @@ from fooocus_core.models.face_detector import FACE_DETECTOR_FILE, Face, load_fac
 from fooocus_core.models.image_adapter import ImageAdapter, load_image_adapter, negative_tokens, require_fitting
 from fooocus_core.plan import Guide, GuideKind, Guides
 from fooocus_core.presets.preset import first_on_disk
+from fooocus_core.sampling.network import KeysValues
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,13 +136,13 @@ class PictureReader:
 class GuideModels:
     """Keeps what guides need loaded, so that a second job with it costs little. For one thread.
 
-    At most one version of every file of this module is held: the image encoder on the device, control files and the
-    larger part of the adapters mapped.
+    At most one version of every file of this module is held: the image encoder at home, control files and the larger
+    part of the adapters mapped. ``placement`` may change; what is loaded already stays where it is.
     """
 
     def __init__(self, library: Library, placement: Placement) -> None:
         self._library = library
-        self._placement = placement
+        self.placement = placement
         self._kept: dict[GuideFile, _Kept] = {}
 
     def require(self, guides: Guides) -> None:
@@ -186,13 +187,13 @@ class GuideModels:
         self._kept.clear()
 
     def _encoder(self) -> ClipVisionEncoder:
-        place = self._placement
+        home = self.placement.home
         # Half precision is the reference's on graphics cards, where the card is good at it.
-        is_half = place.device.type != "cpu" and place.network != torch.float32
+        is_half = home.type != "cpu" and self.placement.network != torch.float32
 
         def load(path: Path) -> ClipVisionEncoder:
             dtype = torch.float16 if is_half else torch.float32
-            return load_clip_vision(open_checkpoint(path), device=place.device, dtype=dtype)
+            return load_clip_vision(open_checkpoint(path), device=home, dtype=dtype)
 
         return self._loaded(ENCODER, load)
 

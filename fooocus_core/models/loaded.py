@@ -43,6 +43,7 @@ from fooocus_core.models.interposer import INTERPOSER_FILE
 from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, preview_of_file
 from fooocus_core.models.refiner import PREVIEW_FILE as REFINER_PREVIEW_FILE
 from fooocus_core.models.refiner import LoadedRefiner, load_refiner
+from fooocus_core.models.residence import RESIDENCES, Residence
 from fooocus_core.models.sidecar import Sidecar, read_sidecar
 from fooocus_core.models.text_encoders import load_text_g, load_text_l
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
@@ -164,7 +165,7 @@ def load_bundled_upscaler(placement: Placement) -> Upscaler:
 
 
 def _load_text(checkpoint: Checkpoint, sidecar: Sidecar, placement: Placement, head_width: int) -> TextEncoders:
-    name, device, dtype = checkpoint.name, placement.text_device, placement.text
+    name, device, dtype = checkpoint.name, placement.home, placement.text
     text_l = load_text_l(checkpoint.under(TEXT_L_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
     text_g = load_text_g(checkpoint.under(TEXT_G_PREFIX), name, device=device, dtype=dtype, head_width=head_width)
     tokenizer = sidecar.tokenizer or stock_tokenizer()
@@ -184,7 +185,13 @@ def _load_vae(checkpoint: Checkpoint, vae: Path | None, placement: Placement) ->
     weights = source.under(VAE_PREFIX) if source.holds(VAE_PREFIX) else dict(source.tensors)
     if vae is None and not source.holds(VAE_PREFIX):
         raise UnsupportedModel(checkpoint.name, "it brings no autoencoder; name one")
-    return load_autoencoder(weights, source.name, device=placement.device, dtype=placement.autoencoder)
+    return load_autoencoder(
+        weights,
+        source.name,
+        device=placement.device,
+        dtype=placement.autoencoder,
+        residence=placement.residence,
+    )
 
 
 def _require_fitting(network: DiffusionNetwork, text: TextEncoders, name: str) -> None:
@@ -211,6 +218,7 @@ class ModelStore:
     def __init__(self, library: Library, placement: Placement, hashes: FileHashes | None = None) -> None:
         self.library = library
         self.placement = placement
+        self._asked = placement.residence
         self._hashes = hashes
         self._loaded: tuple[object, LoadedModel] | None = None
         self._merged: list[tuple[object, float]] = []
@@ -289,7 +297,10 @@ class ModelStore:
             self._inpaint = (
                 key,
                 InpaintNetwork(
-                    weight, model.merger.patched(files, WeightedLora(read_lora(patch), 1.0), _resting_place(model))
+                    weight,
+                    model.merger.patched(
+                        files, WeightedLora(read_lora(patch), 1.0), _resting_place(model, self.placement)
+                    ),
                 ),
             )
         return self._inpaint[1]
@@ -354,12 +365,15 @@ class ModelStore:
             return ""
 
     def save_room(self) -> None:
-        """Put less on the device from now on, until ``unload``; what is loaded already stays where it is."""
-        self.placement = replace(self.placement, is_tight=True)
+        """As little on the device as can be from now on, until ``unload``; what is loaded already stays where it is."""
+        self._reside(RESIDENCES["low"])
+
+    def _reside(self, residence: Residence) -> None:
+        self.placement = self.guides.placement = replace(self.placement, residence=residence)
 
     def unload(self) -> None:
         """Forget every network and give the device's memory back."""
-        self.placement = replace(self.placement, is_tight=False)
+        self._reside(self._asked)
         self._loaded = None
         self._merged = []
         self._refiner = None
@@ -398,10 +412,10 @@ class ModelStore:
         return None if name is None else self.library.path("vae_approx", name)
 
 
-def _resting_place(model: LoadedModel) -> torch.device:
+def _resting_place(model: LoadedModel, placement: Placement) -> torch.device:
     """Where a second set of a network's weights lies: with the first, if that leaves room to work in."""
-    device = model.network.device
-    if device.type != "cuda":
+    device = placement.second_home
+    if device.type != "cuda" or placement.residence.second == "on device":
         return device
     needed = sum(weight.nbytes for weight in model.network.unet.parameters()) + WORKING_ROOM_BYTES
     free, _ = torch.cuda.mem_get_info(device)

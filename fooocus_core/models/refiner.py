@@ -125,7 +125,7 @@ def load_refiner(
     network = load_unet(
         checkpoint.under(UNET_PREFIX),
         checkpoint.name,
-        device=placement.device,
+        device=placement.second_home,
         dtype=placement.network,
         head_width=head_width,
     )
@@ -136,7 +136,11 @@ def load_refiner(
                 checkpoint.name, "a refiner of this kind needs its own autoencoder, which is missing"
             )
         loaded.autoencoder = load_autoencoder(
-            checkpoint.under(VAE_PREFIX), checkpoint.name, device=placement.device, dtype=placement.autoencoder
+            checkpoint.under(VAE_PREFIX),
+            checkpoint.name,
+            device=placement.device,
+            dtype=placement.autoencoder,
+            residence=placement.residence,
         )
         loaded.translate = None if interposer is None else _load_interposer(interposer, placement)
     return loaded

@@ -19,6 +19,7 @@ from fooocus_core.prompts.lines import safe_str
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Module
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
 
     from fooocus_core.models.checkpoint import Checkpoint
@@ -60,11 +61,16 @@ _ENGLISH: Final = (
 
 
 class PromptExpansion:
-    """Expands prompts with the model in ``folder``. It is loaded for the first prompt and stays. For one thread."""
+    """Expands prompts with the model in ``folder``. It is loaded for the first prompt and stays. For one thread.
 
-    def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
+    ``stays``: whether it does so on the device; else it is there while it writes, because on a CPU it would draw other
+    words.
+    """
+
+    def __init__(self, folder: Path, device: str | torch.device = "cpu", *, stays: bool = True) -> None:
         self._folder = folder
         self._device = device
+        self._stays = stays
         self._model: ExpansionModel | None = None
         self._is_absence_told = False
 
@@ -80,7 +86,13 @@ class PromptExpansion:
                 self._tell_absence()
                 return None
             self._model = load_expansion(weights, self._device)
-        return self._model.expand(prompt, seed)
+            if not self._stays:
+                network: Module = self._model.network
+                network.to("cpu")
+        from fooocus_core.models.residence import at_work
+
+        with at_work(self._model.network, self._model.bias.device):
+            return self._model.expand(prompt, seed)
 
     def unload(self) -> None:
         """Forget the model; the next prompt loads it again."""

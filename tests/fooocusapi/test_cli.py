@@ -53,6 +53,12 @@ def test_nothing_given_is_nothing_set() -> None:
         (["--always-cpu", "-1"], {"device": "cpu"}),
         (["--all-in-fp16"], {"precision": "fp16", "vae_precision": "fp16"}),
         (["--unet-in-fp16", "--precision", "fp32"], {"precision": "fp32"}),
+        (["--always-gpu"], {"vram": "high"}),
+        (["--always-high-vram"], {"vram": "high"}),
+        (["--always-normal-vram"], {"vram": "normal"}),
+        (["--always-low-vram"], {"vram": "low"}),
+        (["--always-no-vram"], {"vram": "low"}),
+        (["--always-low-vram", "--vram", "high"], {"vram": "high"}),
         (["--bare-base64"], {"bare_base64": True}),
     ],
 )

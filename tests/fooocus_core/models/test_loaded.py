@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -254,15 +253,6 @@ def test_a_changed_file_is_loaded_again(store: ModelStore, tmp_path: Path) -> No
     first = store.load(Models("tiny.safetensors"))
     write_checkpoint(tmp_path / "checkpoints" / "tiny.safetensors", tiny_checkpoint(None))
     assert store.load(Models("tiny.safetensors")) is not first
-
-
-def test_text_encoders_leave_a_tight_device_until_all_is_forgotten(store: ModelStore) -> None:
-    store.placement = replace(store.placement, device=torch.device("meta"))
-    assert store.placement.text_device.type == "meta"
-    store.save_room()
-    assert (store.placement.device.type, store.placement.text_device.type) == ("meta", "cpu")
-    store.unload()
-    assert store.placement.text_device.type == "meta"
 
 
 def test_unloading(store: ModelStore) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from transformers import GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 from transformers.models.gpt2 import GPT2Tokenizer
 
 from fooocus_core.errors import ModelError
+from fooocus_core.models import residence
 from fooocus_core.prompts.expansion import PromptExpansion, tidy_english
 from tests.fooocus_core.prompts.expansion_folder import POSITIONS, WORDS, write_expansion_folder
 
@@ -193,3 +196,19 @@ def test_a_repaired_folder_works_without_a_restart(broken: Path, expansion: Prom
     assert other("a ban", 1) == expansion("a ban", 1)
     other.unload()
     assert other("a ban", 1) == expansion("a ban", 1)
+
+
+def test_a_network_that_does_not_stay_is_brought_for_every_prompt(
+    folder: Path, expansion: PromptExpansion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits: list[str] = []
+
+    @contextmanager
+    def noting(network: torch.nn.Module, device: torch.device) -> Iterator[None]:
+        visits.append(device.type)
+        yield
+
+    monkeypatch.setattr(residence, "at_work", noting)
+    visiting = PromptExpansion(folder, stays=False)
+    assert [visiting("a ban", seed) for seed in (1, 2)] == [expansion("a ban", seed) for seed in (1, 2)]
+    assert visits == ["cpu"] * 4, "the one that stays is there already, and asks as well"
