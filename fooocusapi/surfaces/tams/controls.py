@@ -17,7 +17,7 @@ from fooocusapi.surfaces.tams.model_table import Table, file_in
 from fooocusapi.surfaces.tams.pictures import mask_name, picture_name
 from fooocusapi.surfaces.tams.schemas import Controlnet, ControlnetArg
 
-NO_MODEL: Final = ("", "none")
+NO_MODEL: Final = "none"
 NO_PREPROCESSOR: Final = "none"
 MAX_WEIGHT: Final = 2.0
 DECAY: Final = 0.9
@@ -72,7 +72,7 @@ def guides(path: str, block: Controlnet | None, means: ControlMeans) -> Guides |
 
 
 def _is_off(arg: ControlnetArg) -> bool:
-    return arg.model is not None and arg.model.strip().lower() in NO_MODEL
+    return arg.model is not None and arg.model.strip().lower() == NO_MODEL
 
 
 def _guide(path: str, arg: ControlnetArg, means: ControlMeans) -> Guide:

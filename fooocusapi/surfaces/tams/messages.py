@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -38,6 +38,9 @@ class Message(BaseModel):
 
     other_names: ClassVar[Mapping[str, str]] = {}
     """Names beside the two spellings of its own under which clients send a field."""
+
+    absent_at_zero: ClassVar[Collection[str]] = ()
+    """The fields, by their own names, of which 0 says as much as nothing: proto3 cannot tell them apart (5.6)."""
 
 
 def _no_truth(value: object) -> object:
@@ -103,8 +106,20 @@ def read_message(kind: type[M], values: object) -> M:
 
 def fingerprint(message: Message) -> str:
     """What two requests have in common that say the same, however they spell it (5.2, rule 2)."""
-    said = message.model_dump(mode="json", exclude_none=True)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_said(message), sort_keys=True).encode()).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    """A value by the names of the program, without what is the same as nothing: ``null``, ``""``, ``[]``, some 0."""
+    if isinstance(value, list):
+        return [_said(entry) for entry in value]
+    if not isinstance(value, Message):
+        return value
+    return {
+        name: _said(entry)
+        for name, entry in value
+        if entry not in (None, "", []) and not (entry == 0 and name in value.absent_at_zero)
+    }
 
 
 class _Spelling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field
@@ -33,6 +33,8 @@ ControlMode = Annotated[
 class Prompt(Message):
     """A piece of a prompt; the pieces are joined with commas before emphasis is read."""
 
+    absent_at_zero: ClassVar[Collection[str]] = ("weight",)
+
     text: Text | None = Field(default=None, description="The piece itself; not said: empty.")
     weight: Number | None = Field(default=None, description="How much it counts; 0, 1 or not said: as it is.")
 
@@ -54,6 +56,8 @@ class Lora(Message):
 
 class ControlnetArg(Message):
     """A picture that steers, how it is read, and by which network."""
+
+    absent_at_zero: ClassVar[Collection[str]] = ("weight", "guidance", "guidance_start", "guidance_end")
 
     input_image_resource_id: Text | None = Field(default=None, description="The picture that steers.")
     mask: Text | None = Field(default=None, description="Where it steers, as older clients name it.")
@@ -99,6 +103,16 @@ class Diffusion(Message):
     """What is painted, with which models and how."""
 
     other_names: ClassVar[Mapping[str, str]] = {"controlNet": "controlnet", "control_net": "controlnet"}
+    absent_at_zero: ClassVar[Collection[str]] = (
+        "width",
+        "height",
+        "steps",
+        "cfg_scale",
+        "guidance",
+        "clip_skip",
+        "denoising_strength",
+        "eta_noise_seed_delta",
+    )
 
     width: Integer | None = Field(default=None, description="512 to 1536, in steps of 64; 512 if not said.")
     height: Integer | None = Field(default=None, description="512 to 1536, in steps of 64; 512 if not said.")
@@ -131,6 +145,8 @@ class Diffusion(Message):
 class InputInitialize(Message):
     """The first stage: the seed, how many pictures, and the picture to start from."""
 
+    absent_at_zero: ClassVar[Collection[str]] = ("seed", "count")
+
     seed: Integer | None = Field(default=None, description="0, -1 or not said: drawn at random.")
     image_resource_id: Text | None = Field(
         default=None, description="The picture to start from: an upload, or what an earlier job made."
@@ -140,6 +156,8 @@ class InputInitialize(Message):
 
 class ImageToUpscaler(Message):
     """Larger pictures, painted once more at their new size."""
+
+    absent_at_zero: ClassVar[Collection[str]] = ("hr_scale", "hr_resize_x", "hr_resize_y")
 
     hr_upscaler: Text | None = Field(
         default=None, description="Needed: `Latent` and its kin, `None`, `Lanczos`, `Nearest`, or a network."

@@ -86,6 +86,34 @@ def test_a_key_knows_its_body_however_it_is_spelt(client: TestClient) -> None:
     assert client.post(JOBS, json=body("key", painted(cfgScale=8))).json()["code"] == 6
 
 
+def test_what_says_as_much_as_nothing_makes_no_other_body(client: TestClient) -> None:
+    """What proto3 cannot tell from absent; where a present 0 or false is a value, it can."""
+    part: dict[str, Any] = {"adModel": "face_yolov8n.pt"}
+    parts = {"type": "IMAGE_TO_ADETAILER", "imageToAdetailer": {"args": [part]}}
+    larger = {"hrUpscaler": "None", "hrScale": 1, "hrSecondPassSteps": 0, "denoisingStrength": 0}
+    upscaled: dict[str, Any] = {"type": "IMAGE_TO_UPSCALER", "imageToUpscaler": larger}
+    first = created(client, "key", painted(), parts, upscaled, start={"seed": 5})
+    silent = painted(
+        sdVae="",
+        scheduleName="",
+        sampler="",
+        cfgScale=0,
+        clipSkip="0",
+        denoisingStrength=0.0,
+        prompts=[{"text": "a red ball", "weight": 0}],
+        negativePrompts=[],
+    )
+    said = {**upscaled, "imageToUpscaler": {**larger, "hrResizeX": 0, "hrResizeY": "0"}}
+    same = {**part, "adPrompt": [], "adMaskMergeInvert": "", "adCheckpoint": ""}
+    same_parts = {**parts, "imageToAdetailer": {"args": [same]}}
+    start = {"seed": 5, "count": 0, "imageResourceId": ""}
+    assert created(client, "key", silent, same_parts, said, start=start, notifyUrl="")["id"] == first["id"]
+    for other in ({"adInpaintOnlyMasked": False}, {"adDilateErode": 0}, {"adConfidence": 0}):
+        others = {**parts, "imageToAdetailer": {"args": [{**part, **other}]}}
+        answer = client.post(JOBS, json=body("key", painted(), others, upscaled, start={"seed": 5}))
+        assert (answer.status_code, answer.json()["code"]) == (409, 6), other
+
+
 def test_a_refused_body_does_not_use_its_key_up(client: TestClient) -> None:
     assert client.post(JOBS, json=body("key", painted(steps=99))).status_code == 400
     created(client, "key")
@@ -150,6 +178,7 @@ def test_a_running_job_shows_what_it_has_so_far(held: tuple[HeldEngine, TestClie
     assert pixels_of(answer.content).shape == (128, 128, 3)
     engine.play(ImageFinished(0, 42, np.full((512, 512, 3), 7, np.uint8), None))
     engine.play(Progress(0.75, "Step", grey))
+    wait_until(lambda: "resourceImage" in shown(client, job["id"])["runningInfo"]["processingImages"][0])
     first, second, third = shown(client, job["id"])["runningInfo"]["processingImages"]
     assert pixels_of(client.get(path_of(first["resourceImage"]["url"])).content).shape == (512, 512, 3)
     assert second["resourceImage"]["id"] == image["id"]

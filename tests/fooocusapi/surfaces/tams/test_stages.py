@@ -297,6 +297,7 @@ def test_what_control_networks_are_not_there_for(
         "no resource": ({"inputImageResourceId": "nothing"}, (400, [f"{at}.inputImageResourceId"])),
         "no mask": ({"maskResourceId": "nothing"}, (400, [f"{at}.maskResourceId"])),
         "no older mask": ({"mask": "nothing"}, (400, [f"{at}.mask"])),
+        "empty names": ({"model": "", "preprocessor": ""}, (400, [f"{at}.model", f"{at}.preprocessor"])),
         "no names": ({"model": None, "preprocessor": ""}, (400, [f"{at}.model", f"{at}.preprocessor"])),
         "late": ({"guidanceStart": 1.5, "guidanceEnd": 1}, (400, [f"{at}.guidanceStart", at])),
         "backwards": ({"guidanceStart": 0.6, "guidanceEnd": 0.5}, (400, [at])),
