@@ -7,13 +7,11 @@ between two calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fooocus_core.adapters.freeu import freeu
-from fooocus_core.adapters.image_prompt import image_prompts
-from fooocus_core.adapters.inpaint_head import inpaint_head
+from fooocus_core.adapters.freeu import freeu_join
+from fooocus_core.adapters.image_prompt import PicturesBeside, pass_order
 from fooocus_core.sampling.network import NetworkWrapper
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from fooocus_core.adapters.merge import PatchedWeights
     from fooocus_core.models.unet import DiffusionNetwork
     from fooocus_core.plan import FreeU, ImagePromptWeighting
-    from fooocus_core.sampling.network import NetworkCall, NoisePredictor
+    from fooocus_core.sampling.network import NetworkCall
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,20 @@ class AdaptedNetwork(NetworkWrapper):
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
     ) -> Tensor:
-        asked = self.adaptations
-        if asked.patch is not None:
-            asked.patch.put_on()
-        network: NoisePredictor = self.network
-        with ExitStack() as adapted:
-            if asked.freeu is not None:
-                adapted.enter_context(freeu(self.network, asked.freeu))
-            if asked.head_feature is not None:
-                adapted.enter_context(inpaint_head(self.network, asked.head_feature))
-            if asked.prompts:
-                network = adapted.enter_context(image_prompts(self.network, asked.prompts, asked.weighting))
-            return network(latents, timesteps, context, adm, call)
+        if self.adaptations.patch is not None:
+            self.adaptations.patch.put_on()
+        return self.network(latents, timesteps, context, adm, self._adapted(call))
+
+    def _adapted(self, call: NetworkCall) -> NetworkCall:
+        asked, shape = self.adaptations, self.network.shape
+        return replace(
+            call,
+            feature=asked.head_feature,
+            join=None if asked.freeu is None else freeu_join(asked.freeu, shape.channels[0]),
+            pictures=PicturesBeside(asked.prompts, asked.weighting, call.sides, call.progress, pass_order(shape))
+            if asked.prompts
+            else None,
+        )
 
 
 @dataclass(frozen=True)

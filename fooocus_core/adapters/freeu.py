@@ -6,28 +6,22 @@ picks the pair of factors by level instead of by width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fooocus_core.plan import FreeU
-
-if TYPE_CHECKING:
-    from fooocus_core.models.unet import DiffusionNetwork
+from fooocus_core.sampling.network import Join
 
 
-@contextmanager
-def freeu(network: DiffusionNetwork, settings: FreeU) -> Iterator[None]:
-    """The network under FreeU inside ``with``, as it was afterwards."""
-    pairs = freeu_factors(settings, network.shape.channels[0])
-    with ExitStack() as hooks:
-        for block, width in _up_blocks(network):
-            if width in pairs:
-                hooks.callback(block.register_forward_pre_hook(_hook(width, *pairs[width])).remove)
-        yield
+def freeu_join(settings: FreeU, model_channels: int) -> Join:
+    """What becomes of backbone and skip before a network of such a width joins them."""
+    pairs = freeu_factors(settings, model_channels)
+
+    def join(backbone: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        pair = pairs.get(backbone.shape[1])
+        return (backbone, skip) if pair is None else freeu_block(backbone, skip, *pair)
+
+    return join
 
 
 def freeu_factors(settings: FreeU, model_channels: int) -> dict[int, tuple[float, float]]:
@@ -53,25 +47,3 @@ def _dampened(skip: Tensor, factor: float) -> Tensor:
     spectrum[..., max(row - 1, 0) : row + 1, max(column - 1, 0) : column + 1] *= factor
     dampened: Tensor = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1))).real
     return dampened.to(skip.dtype)
-
-
-def _up_blocks(network: DiffusionNetwork) -> Iterator[tuple[nn.Module, int]]:
-    """The residual block of every output block, and how many of its input channels are the backbone's."""
-    width = network.shape.channels[-1]
-    for level in range(len(network.shape.up_depths)):
-        for block in _children(network.unet, f"up_blocks.{level}.resnets"):
-            yield block, width
-            width = block.get_parameter("conv1.weight").shape[0]
-
-
-def _children(unet: nn.Module, name: str) -> Iterator[nn.Module]:
-    yield from unet.get_submodule(name).children()
-
-
-def _hook(width: int, backbone: float, skips: float) -> Any:
-    def apply(_block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        joined, *others = inputs
-        hidden, skip = freeu_block(joined[:, :width], joined[:, width:], backbone, skips)
-        return torch.cat([hidden, skip], 1), *others
-
-    return apply

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, linear
 
 from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.plan import ImagePromptWeighting
-from fooocus_core.sampling.network import NetworkCall
+from fooocus_core.sampling.network import Attended, KeysValues
 
 if TYPE_CHECKING:
     from fooocus_core.models.unet import DiffusionNetwork, UNetShape
@@ -85,16 +84,9 @@ class Layer(NamedTuple):
     transformer: int
 
 
-class KeysValues(NamedTuple):
-    """Projected image tokens of one layer, each ``[1, tokens, channels]``."""
-
-    keys: Tensor
-    values: Tensor
-
-
 @dataclass(frozen=True)
 class ImagePrompt:
-    """One picture: its tokens and the negative side's in every layer, by the order of ``attention_layers``.
+    """One picture: its tokens ``[1, tokens, channels]`` and the negative side's, in the order of ``attention_layers``.
 
     ``weight``: 0 ... 2; ``stop``: the share of the run (0 ... 1) after which it is no longer seen.
     """
@@ -149,24 +141,18 @@ def injected(
 
 
 def decoupled(
-    query: Tensor,
-    text: KeysValues,
-    prompts: Sequence[ImagePrompt],
-    layer: int,
-    sides: Sequence[PromptSide],
-    progress: float,
-    heads: int,
-) -> Tensor:
-    """As ``attention`` of the text alone, plus that of every image still seen, at its weight.
+    text: KeysValues, prompts: Sequence[ImagePrompt], layer: int, sides: Sequence[PromptSide], progress: float
+) -> Sequence[Attended]:
+    """The text, and every image still seen at its weight, each with a softmax of its own.
 
-    Each has a softmax of its own (Ye et al., IP-Adapter, 2023, equation 5). The weight is the same in every layer.
+    Ye et al., IP-Adapter, 2023, equation 5. The weight is the same in every layer.
     """
-    out = attention(query, text, heads)
-    for prompt in prompts:
-        if progress < prompt.stop:
-            image = KeysValues(*(part.to(query) for part in _rows(prompt, layer, sides)))
-            out = out + prompt.weight * attention(query, image, heads)
-    return out
+    images = [
+        Attended(prompt.weight, KeysValues(*(part.to(text.keys) for part in _rows(prompt, layer, sides))))
+        for prompt in prompts
+        if progress < prompt.stop
+    ]
+    return [Attended(1.0, text), *images]
 
 
 def _rows(prompt: ImagePrompt, layer: int, sides: Sequence[PromptSide]) -> KeysValues:
@@ -175,67 +161,39 @@ def _rows(prompt: ImagePrompt, layer: int, sides: Sequence[PromptSide]) -> KeysV
     return KeysValues(*(torch.cat(part) for part in zip(*rows, strict=True)))
 
 
-def attention(query: Tensor, text: KeysValues, heads: int) -> Tensor:
-    """Softmax attention of a projected ``query`` ``[batch, n, channels]``, before the output projection."""
-    keys, values = _heads(text.keys, heads), _heads(text.values, heads)
-    return scaled_dot_product_attention(_heads(query, heads), keys, values).transpose(1, 2).flatten(2)
-
-
 def _heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
-class PromptedByImages:
-    """A network whose text is joined by pictures; a ``NoisePredictor``. Made by ``image_prompts``."""
+@dataclass(frozen=True)
+class PicturesBeside:
+    """The image prompts of one call; a ``SeenPictures``. ``sides``: which side of the guidance each row is.
 
-    def __init__(
-        self, network: DiffusionNetwork, prompts: Sequence[ImagePrompt], weighting: ImagePromptWeighting
-    ) -> None:
-        self._network = network
-        self.prompts = prompts
-        self.weighting = weighting
-        self.call: NetworkCall | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._network.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._network.device
-
-    @property
-    def adm_width(self) -> int:
-        return self._network.adm_width
-
-    def __call__(
-        self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
-    ) -> Tensor:
-        self.call = call
-        try:
-            return self._network(latents, timesteps, context, adm, call)
-        finally:
-            self.call = None
-
-
-@contextmanager
-def image_prompts(
-    network: DiffusionNetwork, prompts: Sequence[ImagePrompt], weighting: ImagePromptWeighting = "fooocus"
-) -> Iterator[PromptedByImages]:
-    """The network as it answers with ``prompts`` (image prompts first, faces after them), inside ``with`` only.
-
-    ``network`` itself answers without them all the time.
+    ``order``: of every layer in the order in which a call comes by, its number among ``attention_layers``.
     """
-    prompted = PromptedByImages(network, prompts, weighting)
-    before: list[tuple[Any, Any]] = []
-    try:
-        for index, module in enumerate(_cross_attentions(network)):
-            before.append((module, module.processor))
-            module.set_processor(_Processor(prompted, index, module.processor))
-        yield prompted
-    finally:
-        for module, processor in before:
-            module.set_processor(processor)
+
+    prompts: Sequence[ImagePrompt]
+    weighting: ImagePromptWeighting
+    sides: Sequence[PromptSide]
+    progress: float
+    order: Sequence[int]
+
+    @property
+    def key(self) -> Hashable:
+        seen = tuple(id(prompt) for prompt in self.prompts if self.progress < prompt.stop)
+        return seen, self.weighting, tuple(self.sides)
+
+    def beside(self, layer: int, text: KeysValues) -> Sequence[Attended]:
+        seen = (self.prompts, self.order[layer], self.sides, self.progress)
+        return decoupled(text, *seen) if self.weighting == "standard" else [Attended(1.0, injected(text, *seen))]
+
+
+def pass_order(shape: UNetShape) -> tuple[int, ...]:
+    """The numbers of ``attention_layers`` in the order in which a call comes by: the middle lies between the halves."""
+    layers = attention_layers(shape)
+    return tuple(
+        number for place in ("input", "middle", "output") for number, layer in enumerate(layers) if layer.place == place
+    )
 
 
 def attention_widths(network: DiffusionNetwork) -> tuple[int, ...]:
@@ -248,34 +206,3 @@ def _cross_attentions(network: DiffusionNetwork) -> Iterator[Any]:
         part = "middle_block.1" if place == "middle" else f"{place}_blocks.{block}.1"
         name = network.part_names[part]
         yield network.unet.get_submodule(f"{name}.transformer_blocks.{transformer}.attn2")
-
-
-class _Processor:
-    """What diffusers calls in place of its own attention, for one layer. ``before``: what it calls otherwise."""
-
-    def __init__(self, prompted: PromptedByImages, layer: int, before: Any) -> None:
-        self._prompted = prompted
-        self._layer = layer
-        self._before = before
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        prompted, call = self._prompted, self._prompted.call
-        if call is None or encoder_hidden_states is None:
-            plain: Tensor = self._before(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-            return plain
-        query = attn.to_q(hidden_states)
-        text = KeysValues(attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        seen = (prompted.prompts, self._layer, call.sides, call.progress)
-        if prompted.weighting == "standard":
-            mixed = decoupled(query, text, *seen, attn.heads)
-        else:
-            mixed = attention(query, injected(text, *seen), attn.heads)
-        out: Tensor = attn.to_out[0](mixed)
-        return out

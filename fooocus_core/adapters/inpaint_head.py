@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 from torch.nn.functional import conv2d, pad
 
 from fooocus_core.errors import UnsupportedModel
@@ -14,9 +12,6 @@ from fooocus_core.models.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from fooocus_core.models.unet import DiffusionNetwork
-
 
 HEAD_KEY = "head"
 
@@ -38,17 +33,3 @@ def head_feature(weight: Tensor, mask: Tensor, latent: Tensor) -> Tensor:
     """
     padded = pad(cat([mask.float(), latent.float()], 1), (1, 1, 1, 1), mode="replicate")
     return conv2d(padded, weight.float())
-
-
-@contextmanager
-def inpaint_head(network: DiffusionNetwork, feature: Tensor) -> Iterator[None]:
-    """The network with ``feature`` added to what its first convolution gives, in every row, inside ``with`` only."""
-
-    def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        return output + feature.to(output)
-
-    hook = network.unet.get_submodule("conv_in").register_forward_hook(add)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fooocus_core.adapters.image_prompt import KeysValues, projected, resampled
+from fooocus_core.adapters.image_prompt import projected, resampled
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.clip_vision import ClipVisionEncoder
+from fooocus_core.sampling.network import KeysValues
 
 PROJECTION, ATTENTION = "image_proj", "ip_adapter"
 NEGATIVE_KEY = "data"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.forward_pass import PLAIN_CALL, ForwardPass
 from fooocus_core.sampling.network import NetworkCall
 
 GROUPS = 32
@@ -95,34 +96,38 @@ class DiffusionNetwork:
         timesteps: Tensor,
         context: Tensor,
         adm: Tensor | None,
-        call: NetworkCall | None = None,
+        call: NetworkCall = PLAIN_CALL,
     ) -> Tensor:
         """The raw prediction, ``[batch, 4, h, w]`` float32.
 
         ``latents``: ``[batch, 4, h, w]``, already scaled for the network, any h and w. ``timesteps``: ``[batch]``
         floats 0 ... 999. ``context``: ``[batch, tokens, context_width]``. ``adm``: ``[batch, adm_width]``, or ``None``
-        for a network without added condition. Of ``call`` only the residuals matter here. Raises ``ValueError`` for a
-        vector of another width.
+        for a network without added condition. Raises ``ValueError`` for a vector of another width.
         """
         if self.adm_width and (adm is None or adm.shape[1] != self.adm_width):
             raise ValueError(f"added condition must be {self.adm_width} wide, got {None if adm is None else adm.shape}")
-        place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        residuals = None if call is None else call.residuals
-        output: Tensor = self.unet(
-            self._network_input(latents.to(**place)),
-            timesteps.to(self.device),
-            encoder_hidden_states=context.to(**place),
-            class_labels=adm.to(**place) if self.adm_width and adm is not None else None,
-            down_block_additional_residuals=None if residuals is None else residuals.skips,
-            mid_block_additional_residual=None if residuals is None else residuals.middle,
-            return_dict=False,
-        )[0]
+        device, dtype = self.device, self.dtype
+        output = self._forward_pass(
+            self._network_input(latents.to(device, dtype)),
+            timesteps.to(device),
+            context.to(device, dtype),
+            None if adm is None else adm.to(device, dtype),
+            call,
+        )
         return output.float()
+
+    def weights_changed(self) -> None:
+        """To be called before and after a parameter gets other values: nothing made of the old ones is kept."""
+        self.__dict__.pop("_forward_pass", None)
+
+    @cached_property
+    def _forward_pass(self) -> ForwardPass:
+        return ForwardPass(self.unet)
 
     def _network_input(self, latents: Tensor) -> Tensor:
         """A classic inpaint network gets a full mask and a constant picture beside the latent."""
         if self.shape.in_channels != _INPAINT_CHANNELS:
-            return latents
+            return latents.contiguous()  # an expanded row would decide the layout of all that follows
         grey = latents.new_tensor(_INPAINT_GREY)[None, :, None, None].expand_as(latents)
         return torch.cat([latents, torch.ones_like(latents[:, :1]), grey], dim=1)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.adapters.control import ControlChain, ControlNetwork, ControlUnit
-from fooocus_core.adapters.image_prompt import CLIP_PX, ImagePrompt, KeysValues
+from fooocus_core.adapters.image_prompt import CLIP_PX, ImagePrompt
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.images.faces import aligned_face
 from fooocus_core.images.masked_area import grey_mask, resized
@@ -29,6 +29,7 @@ from fooocus_core.models.guide_models import (
 )
 from fooocus_core.plan import Guide, GuideKind, Guides, ImagePromptWeighting
 from fooocus_core.presets.sizes import Size
+from fooocus_core.sampling.network import KeysValues
 
 if TYPE_CHECKING:
     from fooocus_core.models.loaded import LoadedModel

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork
 from fooocus_core.adapters.control import ControlChain
 from fooocus_core.adapters.image_prompt import (
     ImagePrompt,
-    KeysValues,
-    attention,
     attention_layers,
     clip_pixels,
-    image_prompts,
     injected,
     projected,
     resampled,
 )
 from fooocus_core.conditioning.adm import select_timed_adm
+from fooocus_core.models.forward_pass import all_in_heads, attended, in_heads
 from fooocus_core.models.unet import UNetShape
-from fooocus_core.sampling.network import ControlResiduals, NetworkCall
+from fooocus_core.sampling.network import Attended, ControlResiduals, KeysValues, NetworkCall
 from fooocus_core.sampling.prediction import eps_prediction, sdxl_levels
 from tests.golden.adapters import control_tensors, control_unit, index, prompts_of
 from tests.golden.networks import first_network
@@ -90,7 +88,8 @@ def test_injection(case: dict[str, Any]) -> None:
     text = injected(
         KeysValues(IMAGES[f"{key}/k"], IMAGES[f"{key}/v"]), prompts, 0, case["batch_roles"], case["progress"]
     )
-    close(attention(IMAGES[f"{key}/q"], text, case["heads"]), IMAGES[f"{key}/out"])
+    known = all_in_heads([Attended(1.0, text)], case["heads"])
+    close(attended(in_heads(IMAGES[f"{key}/q"], case["heads"]), known), IMAGES[f"{key}/out"])
 
 
 def evaluated(case: dict[str, Any]) -> tuple[ControlResiduals | None, Tensor]:
@@ -104,11 +103,8 @@ def evaluated(case: dict[str, Any]) -> tuple[ControlResiduals | None, Tensor]:
     chain = ControlChain([control_unit(unit) for unit in case["units"]], case["softness"], sdxl_levels())
     residuals = chain.residuals(*inputs, sigma.item(), tuple(case["batch_roles"]))
     call = NetworkCall(tuple(case["batch_roles"]), float(1 - timestep / 999), residuals)
-    with ExitStack() as patches:
-        prompted: Any = network
-        if case["ip"]:
-            prompted = patches.enter_context(image_prompts(network, prompts_of(case["ip"])))
-        return residuals, prompted(*inputs, call)
+    adapted = AdaptedNetwork(network, Adaptations(prompts=prompts_of(case["ip"]) if case["ip"] else ()))
+    return residuals, adapted(*inputs, call)
 
 
 @pytest.mark.parametrize("case", CASES["control"], ids=lambda case: case["key"])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fooocus_core.adapters.freeu import freeu
-from fooocus_core.adapters.image_prompt import image_prompts
-from fooocus_core.adapters.inpaint_head import head_feature, inpaint_head
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork
+from fooocus_core.adapters.inpaint_head import head_feature
 from fooocus_core.conditioning.adm import base_adm
 from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.plan import FreeU
@@ -68,8 +66,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     [pytest.param(case, image, id=f"{case['id']}-{image}") for case in CASES for image in range(case.get("images", 1))],
 )
 def test_run(case: dict[str, Any], image: int, walked: list[Tensor]) -> None:
-    with ExitStack() as patches:
-        steps, final = run_to_end(picture(case, image, patches))
+    steps, final = run_to_end(picture(case, image))
     for sigmas, expected in zip(walked, case["sigmas"], strict=True):
         torch.testing.assert_close(sigmas, torch.tensor(expected), rtol=SIGMA_TOLERANCE, atol=0)
     key = case["id"]
@@ -82,8 +79,8 @@ def test_run(case: dict[str, Any], image: int, walked: list[Tensor]) -> None:
     assert_near(final, LATENTS[f"{key}/final{image or ''}"])
 
 
-def picture(case: dict[str, Any], image: int, patches: ExitStack) -> Steps:
-    """The run of one picture; ``patches`` takes the adapters off again."""
+def picture(case: dict[str, Any], image: int) -> Steps:
+    """The run of one picture."""
     key = case["id"]
     shape = (1, 4, case["height"] // 8, case["width"] // 8)
     positive = conditioning(case, "positive", case["context_len"][0])
@@ -93,7 +90,7 @@ def picture(case: dict[str, Any], image: int, patches: ExitStack) -> Steps:
     if case["refiner"]:
         refiner = PromptedNetwork(second_network(), kind, positive, negative, owns_vae=case.get("refiner_vae", False))
     return sample_latents(
-        base=PromptedNetwork(patched_network(case, patches), kind, positive, negative, control=control_chain(case)),
+        base=PromptedNetwork(adapted_network(case), kind, positive, negative, control=control_chain(case)),
         refiner=refiner,
         guidance=GuidanceSettings(case["cfg"], case["sharpness"], case["adaptive_cfg"], case["adm_end"]),
         settings=sample_settings(case, image),
@@ -103,19 +100,19 @@ def picture(case: dict[str, Any], image: int, patches: ExitStack) -> Steps:
     )
 
 
-def patched_network(case: dict[str, Any], patches: ExitStack) -> Any:
-    network = first_network()
-    if case["freeu"]:
-        patches.enter_context(freeu(network, FreeU(*case["freeu"])))
-    if case.get("head"):
-        latent_format = resolve_scheduler(case["scheduler"], prediction_kind(case)).prediction.latent_format
-        latent = latent_format.process_in(LATENTS[f"{case['id']}/head_latent"])
-        mask = LATENTS[f"{case['id']}/inpaint_mask"]
-        feature = head_feature(LATENTS["shared/inpaint_head"], mask, latent)
-        patches.enter_context(inpaint_head(network, feature))
-    if case.get("ip"):
-        return patches.enter_context(image_prompts(network, prompts_of(case["ip"])))
-    return network
+def adapted_network(case: dict[str, Any]) -> AdaptedNetwork:
+    asked = Adaptations(
+        freeu=FreeU(*case["freeu"]) if case["freeu"] else None,
+        head_feature=feature_of(case) if case.get("head") else None,
+        prompts=prompts_of(case["ip"]) if case.get("ip") else (),
+    )
+    return AdaptedNetwork(first_network(), asked)
+
+
+def feature_of(case: dict[str, Any]) -> Tensor:
+    latent_format = resolve_scheduler(case["scheduler"], prediction_kind(case)).prediction.latent_format
+    latent = latent_format.process_in(LATENTS[f"{case['id']}/head_latent"])
+    return head_feature(LATENTS["shared/inpaint_head"], LATENTS[f"{case['id']}/inpaint_mask"], latent)
 
 
 def inpaint_task(case: dict[str, Any]) -> InpaintTask | None:

@@ -47,11 +47,15 @@ def unet_io() -> dict[str, Tensor]:
     return golden_tensors("D_models/unet_io.safetensors")
 
 
-def evaluate(net: DiffusionNetwork, case: dict[str, Any]) -> Tensor:
+def inputs_of(net: DiffusionNetwork, case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, timesteps, context, y = (unet_io()[f"{case['id']}/{part}"] for part in ("x", "timesteps", "context", "y"))
     if case["adm_scaler_end"] is not None:
         y = select_timed_adm(y, timesteps, case["adm_scaler_end"], net.adm_width)
-    return net(x, timesteps, context, y)
+    return x, timesteps, context, y
+
+
+def evaluate(net: DiffusionNetwork, case: dict[str, Any]) -> Tensor:
+    return net(*inputs_of(net, case))
 
 
 @pytest.mark.parametrize("case", UNET["cases"], ids=lambda case: case["id"])
@@ -92,8 +96,10 @@ def recorded_outputs(net: DiffusionNetwork) -> Iterator[dict[str, Tensor]]:
 def test_unet_block_by_block() -> None:
     probed = UNET["block_probes"]
     case = next(case for case in UNET["cases"] if case["id"] == probed["case"])
-    with recorded_outputs(first_network()) as outputs:
-        evaluate(first_network(), case)
+    network: Any = first_network()
+    x, timesteps, context, y = inputs_of(network, case)
+    with recorded_outputs(network) as outputs, torch.no_grad():  # by diffusers' modules, one after the other
+        network.unet(x, timesteps, encoder_hidden_states=context, class_labels=y)
     for probe in probed["probes"]:
         output = outputs[probe["block"]]
         assert list(output.shape) == probe["shape"], probe["block"]

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fooocus_core.adapters.image_prompt import ImagePrompt, KeysValues, attention_layers, decoupled, image_prompts
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork
+from fooocus_core.adapters.image_prompt import ImagePrompt, attention_layers, decoupled
 from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.models.checkpoint import UNET_PREFIX
+from fooocus_core.models.forward_pass import all_in_heads, attended, in_heads
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
 from fooocus_core.plan import ImagePromptWeighting
-from fooocus_core.sampling.network import NetworkCall
+from fooocus_core.sampling.network import KeysValues, NetworkCall
 from tests.fooocus_core.models.tiny import ADM, CHANNELS, CONTEXT, tiny_checkpoint
 
 SIDES: tuple[PromptSide, ...] = ("negative", "positive")
@@ -43,7 +45,8 @@ def test_standard_weighting_is_the_papers() -> None:
     first = ImagePrompt([tokens(4, 2)], [tokens(4, 3)], weight=0.6, stop=0.5)
     second = ImagePrompt([tokens(3, 4)], [tokens(3, 5)], weight=1.5, stop=0.9)
     over = ImagePrompt([tokens(3, 6)], [tokens(3, 7)], weight=2.0, stop=0.4)
-    out = decoupled(query, text, [first, second, over], 0, SIDES, 0.4, HEADS)
+    known = decoupled(text, [first, second, over], 0, SIDES, 0.4)
+    out = attended(in_heads(query, HEADS), all_in_heads(known, HEADS))
     for row, side in enumerate(SIDES):
         expected = paper_attention(query[row], text.keys[row], text.values[row])
         for prompt in (first, second):
@@ -69,8 +72,8 @@ def answer(network: DiffusionNetwork, weight: float, weighting: ImagePromptWeigh
     layers = [tokens(4, number, CHANNELS[1]) for number in range(len(attention_layers(network.shape)))]
     if weight < 0:
         return network(*inputs)
-    with image_prompts(network, [ImagePrompt(layers, layers, weight, stop=0.5)], weighting) as prompted:
-        return prompted(*inputs, NetworkCall(SIDES, progress=0.2))
+    asked = Adaptations(prompts=[ImagePrompt(layers, layers, weight, stop=0.5)], weighting=weighting)
+    return AdaptedNetwork(network, asked)(*inputs, NetworkCall(SIDES, progress=0.2))
 
 
 def test_without_weight_only_standard_prompts_are_off(network: DiffusionNetwork) -> None:

@@ -204,3 +204,20 @@ PATCHES = st.one_of(
 def test_tensors_of_any_shape_fit_or_do_not(patch: Patch, weight: Tensor, strength: float) -> None:
     result = merged(weight, patch, strength)
     assert result is None or result.shape == weight.shape
+
+
+@pytest.mark.parametrize(("part", "changed"), [("unet", set()), ("l", {"l"}), ("g", {"g"})])
+def test_a_text_encoder_is_told_when_its_own_weights_change(
+    model: LoadedModel, merger: LoraMerger, part: str, changed: set[str]
+) -> None:
+    tensors = {key: tensor for key, tensor in lora().file.content.items() if key.startswith(PLACES[part].flat)}
+    texts = {"l": model.text.l, "g": model.text.g}
+
+    def versions() -> dict[str, int]:
+        return {name: text.weights_version for name, text in texts.items()}
+
+    for change in (lambda: merger.apply([WeightedLora(LoraFile("a.safetensors", tensors), 1.0)]), merger.remove):
+        before = versions()
+        change()
+        after = versions()
+        assert {name for name in texts if after[name] != before[name]} == changed

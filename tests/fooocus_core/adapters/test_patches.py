@@ -1,23 +1,22 @@
-"""What is put on a network is off again afterwards, and neutral settings change nothing."""
+"""What is put on a network is there in its own calls alone, and neutral settings change nothing."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork
 from fooocus_core.adapters.control import ControlChain, ControlUnit, build_control, fitted_hint
-from fooocus_core.adapters.freeu import freeu
-from fooocus_core.adapters.image_prompt import ImagePrompt, KeysValues, attention_layers, image_prompts
-from fooocus_core.adapters.inpaint_head import inpaint_head
+from fooocus_core.adapters.image_prompt import ImagePrompt, attention_layers
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.unet import DiffusionNetwork, load_unet
 from fooocus_core.plan import FreeU
-from fooocus_core.sampling.network import NetworkCall
+from fooocus_core.sampling.network import KeysValues, NetworkCall
 from fooocus_core.sampling.prediction import sdxl_levels
 from tests.fooocus_core.models.tiny import ADM, CHANNELS, CONTEXT, tiny_checkpoint
 
@@ -43,48 +42,34 @@ def prompts(network: DiffusionNetwork, weight: float = 1.0, stop: float = 0.5) -
     return [ImagePrompt(layers, layers, weight, stop)]
 
 
-def patches(network: DiffusionNetwork) -> dict[str, AbstractContextManager[Any]]:
-    return {
-        "freeu": freeu(network, FreeU(1.3, 1.4, 0.9, 0.2)),
-        "head": inpaint_head(network, torch.randn(1, CHANNELS[0], 8, 10)),
-        "images": image_prompts(network, prompts(network)),
-    }
+ADAPTATIONS = {
+    "freeu": lambda network: Adaptations(freeu=FreeU(1.3, 1.4, 0.9, 0.2)),
+    "head": lambda network: Adaptations(head_feature=torch.randn(1, CHANNELS[0], 8, 10)),
+    "images": lambda network: Adaptations(prompts=prompts(network)),
+}
 
 
-@pytest.mark.parametrize("kind", ["freeu", "head", "images"])
-@pytest.mark.parametrize("fails", [False, True])
-def test_on_and_off(network: DiffusionNetwork, kind: str, fails: bool) -> None:
+@pytest.mark.parametrize("kind", ADAPTATIONS)
+def test_the_network_beneath_stays_as_it_is(network: DiffusionNetwork, kind: str) -> None:
+    """A refiner may be the same network, asked between two calls under adaptations."""
     before = network(*INPUTS)
-    try:
-        with patches(network)[kind] as patched:
-            during = (patched or network)(*INPUTS, CALL)
-            if fails:
-                raise KeyError
-    except KeyError:
-        pass
+    adapted = AdaptedNetwork(network, ADAPTATIONS[kind](network))
+    during = adapted(*INPUTS, CALL)
     assert not torch.allclose(during, before)
     assert torch.equal(network(*INPUTS), before)
+    assert torch.equal(adapted(*INPUTS, CALL), during)
 
 
 def test_neutral_freeu_changes_nothing(network: DiffusionNetwork) -> None:
-    before = network(*INPUTS)
-    with freeu(network, FreeU(1.0, 1.0, 1.0, 1.0)):
-        assert torch.equal(network(*INPUTS), before)
+    adapted = AdaptedNetwork(network, Adaptations(freeu=FreeU(1.0, 1.0, 1.0, 1.0)))
+    assert torch.equal(adapted(*INPUTS, CALL), network(*INPUTS))
 
 
 def test_an_image_past_its_stop_is_not_seen(network: DiffusionNetwork) -> None:
-    before = network(*INPUTS)
-    with image_prompts(network, prompts(network, stop=0.2)) as prompted:
-        torch.testing.assert_close(prompted(*INPUTS, CALL), before)
-        assert (prompted.dtype, prompted.device, prompted.adm_width) == (network.dtype, network.device, ADM)
-
-
-def test_image_prompts_act_through_their_own_network_only(network: DiffusionNetwork) -> None:
-    """A refiner may be the same module, asked between two calls under prompts."""
-    before = network(*INPUTS)
-    with image_prompts(network, prompts(network)) as prompted:
-        assert not torch.allclose(prompted(*INPUTS, CALL), before)
-        assert torch.equal(network(*INPUTS), before)
+    prompted = AdaptedNetwork(network, Adaptations(prompts=prompts(network, stop=0.2)))
+    torch.testing.assert_close(prompted(*INPUTS, CALL), network(*INPUTS))
+    assert not torch.allclose(prompted(*INPUTS, replace(CALL, progress=0.1)), network(*INPUTS))
+    assert (prompted.dtype, prompted.device, prompted.adm_width) == (network.dtype, network.device, ADM)
 
 
 def test_files_that_are_no_control_network(network: DiffusionNetwork) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fooocus_core.adapters.image_prompt import image_prompts
+from fooocus_core.adapters.adapted import Adaptations, AdaptedNetwork
 from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.errors import Interrupted, MissingPicture, UnknownModel
 from fooocus_core.images.faces import aligned_face
@@ -208,8 +208,8 @@ def added(found: PreparedGuides, sigma: float = EARLY_SIGMA) -> ControlResiduals
 
 def answer(found: PreparedGuides, network: DiffusionNetwork, progress: float = 0.3) -> Tensor:
     call = NetworkCall(SIDES, progress, residuals(found) if found.control else None)
-    with image_prompts(network, found.prompts, found.weighting) as prompted:
-        return prompted(*inputs(), call)
+    adapted = AdaptedNetwork(network, Adaptations(prompts=found.prompts, weighting=found.weighting))
+    return adapted(*inputs(), call)
 
 
 def test_no_guides_at_all(read: Callable[..., PreparedGuides]) -> None:
