@@ -78,8 +78,11 @@ class PatchedWeights:
     computer's memory.
     """
 
-    def __init__(self, weights: Sequence[tuple[_Slot, Tensor]], rests_on: torch.device) -> None:
+    def __init__(
+        self, network: DiffusionNetwork, weights: Sequence[tuple[_Slot, Tensor]], rests_on: torch.device
+    ) -> None:
         """``rests_on``: where ``weights`` lie, and where the network's own go while they are on."""
+        self._network = network
         self._weights = weights
         self._rests_on = rests_on
         self._plain: list[Tensor] = []
@@ -88,6 +91,7 @@ class PatchedWeights:
         """The network's weights are the patched ones. Where there is no room for them, ``take_off`` goes back."""
         if self._plain:
             return
+        self._network.weights_changed()
         for slot, weight in self._weights:
             device = slot.parameter.device
             self._plain.append(slot.parameter.data.to(self._rests_on))
@@ -96,6 +100,8 @@ class PatchedWeights:
 
     def take_off(self) -> None:
         """The network's weights are what they were."""
+        if self._plain:
+            self._network.weights_changed()
         for (slot, _), weight in zip(self._weights, self._plain, strict=False):
             slot.parameter.data = weight.to(slot.parameter.device)
         self._plain = []
@@ -108,6 +114,7 @@ class LoraMerger:
         self, network: DiffusionNetwork, text_l: ClipTextEncoder | None = None, text_g: ClipTextEncoder | None = None
     ) -> None:
         """A refiner has no text encoders of its own."""
+        self._network = network
         self._slots = dict(_unet_slots(network))
         self._unet_modules = unet_module_names(network.parameter_names)
         self._text_modules: dict[str, str] = {}
@@ -128,6 +135,7 @@ class LoraMerger:
         self.remove()
         try:
             chosen = [lora for lora in map(self._matched, loras) if _accepted(lora, skip_foreign)]
+            self._network.weights_changed()
             for parameter, patches in _by_parameter(chosen).items():
                 self._merge(parameter, patches)
             for lora in chosen:
@@ -155,10 +163,12 @@ class LoraMerger:
                 weights.append((slot, weight.to(device=rests_on, dtype=slot.parameter.dtype)))
         for lora in chosen:
             _tell_misfits(lora, False)
-        return PatchedWeights(weights, rests_on)
+        return PatchedWeights(self._network, weights, rests_on)
 
     def remove(self) -> None:
         """Every weight as it was loaded."""
+        if self._changed:
+            self._network.weights_changed()
         for parameter in self._changed:
             self._slots[parameter].restore()
         self._changed.clear()
