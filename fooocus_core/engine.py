@@ -156,8 +156,8 @@ class Engine:
     def _stage_events(
         self, stage: Stage, output: Output, sources: Sequence[Source], paint: PaintStage, cancel: CancelToken
     ) -> Iterator[Event]:
-        base, play = stage, partial(self._play, stage, sources, paint, cancel)
-        events = self.supply.supplied(base if isinstance(base, Diffuse) else base.base, play, cancel)
+        play = partial(self._play, stage, sources, paint, cancel)
+        events = self.supply.supplied(stage, play, cancel)
         return self._filtered(events) if output.black_out_nsfw else events
 
     def _filtered(self, events: Generator[Event, None, None]) -> Iterator[Event]:

@@ -17,7 +17,7 @@ from fooocus_core.events import CancelToken, Event, ImageFinished, Progress
 from fooocus_core.library import ModelKind
 from fooocus_core.metadata.record import EXPANSION_STYLE
 from fooocus_core.model_files.catalogue import EXPANSION_FOLDER, Catalogue, ModelFile, Shelves
-from fooocus_core.plan import Diffuse
+from fooocus_core.plan import Diffuse, PartsPass, Stage
 from fooocus_core.prompts.expansion import WEIGHT_FILES
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Supply:
     fetching: Fetching | None = None
 
     def supplied(
-        self, stage: Diffuse, run: Callable[[], Iterator[Event]], cancel: CancelToken
+        self, stage: Stage, run: Callable[[], Iterator[Event]], cancel: CancelToken
     ) -> Generator[Event, None, None]:
         """The events of ``run()``, which plays ``stage``, behind those of the downloads that it needs.
 
@@ -81,21 +81,28 @@ class Supply:
             got.add(found)
             yield from self._get(found, cancel)
 
-    def named_by(self, stage: Diffuse) -> list[ModelFile]:
+    def named_by(self, stage: Stage) -> list[ModelFile]:
         """The files that a plan names, are not on disk and can be fetched; nothing without ``fetching``.
 
         What is only enlarged needs none of them.
         A mode's own LoRA is not among them: whether it is needed shows when the checkpoint is open.
         """
-        if self.fetching is None or (stage.start is not None and not stage.start.refine):
+        if self.fetching is None:
             return []
-        shelves = self.fetching.shelves
-        named = [file for kind, name in _names(stage) if (file := self.catalogue.find(kind, name))]
-        if EXPANSION_STYLE in stage.prompts.styles and not any(
-            (shelves.expansion / name).is_file() for name in WEIGHT_FILES
-        ):
-            named += self.catalogue.in_folder(EXPANSION_FOLDER)
-        return [file for file in dict.fromkeys(named) if not shelves.holds(file)]
+        named = [file for painted in _painted(stage) for file in self._needed_by(painted, self.fetching.shelves)]
+        return [file for file in dict.fromkeys(named) if not self.fetching.shelves.holds(file)]
+
+    def _needed_by(self, stage: Diffuse, shelves: Shelves) -> Iterator[ModelFile]:
+        """The published ones of all that it names, on disk or not."""
+        if stage.start is not None and not stage.start.refine:
+            return
+        for kind, name in _names(stage):
+            file = self.catalogue.find(kind, name)
+            if file is not None:
+                yield file
+        is_expanded = EXPANSION_STYLE in stage.prompts.styles
+        if is_expanded and not any((shelves.expansion / name).is_file() for name in WEIGHT_FILES):
+            yield from self.catalogue.in_folder(EXPANSION_FOLDER)
 
     def _get(self, file: ModelFile, cancel: CancelToken) -> Iterator[Event]:
         """Fetches one file; a text is told once for each hundredth of it."""
@@ -133,6 +140,15 @@ def _played(events: Iterator[Event]) -> Generator[Event, None, _Missing | None]:
         if isinstance(events, Generator):
             events.close()
     return None
+
+
+def _painted(stage: Stage) -> Iterator[Diffuse]:
+    """All that a stage paints with: of one that paints parts anew, what its passes have in common, and their own."""
+    if isinstance(stage, Diffuse):
+        yield stage
+        return
+    yield stage.base
+    yield from (one.base for one in stage.passes if isinstance(one, PartsPass) and one.base is not None)
 
 
 def _names(stage: Diffuse) -> Iterator[tuple[ModelKind, str]]:

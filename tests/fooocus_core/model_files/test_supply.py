@@ -15,7 +15,7 @@ from fooocus_core.library import POCKET_NAME, Library
 from fooocus_core.metadata.record import ImageRecord
 from fooocus_core.model_files.catalogue import EXPANSION_FOLDER, Catalogue, ModelFile, Shelves
 from fooocus_core.model_files.supply import Fetched, Fetching, Supply
-from fooocus_core.plan import Diffuse, Lora, Models, Prompts, StartPicture
+from fooocus_core.plan import Detail, Diffuse, Lora, Models, PartSearch, PartsPass, Prompts, StartPicture
 from fooocus_core.prompts.expansion import FOLDER, WEIGHT_FILES
 
 WEB = "https://example.org/"
@@ -96,6 +96,14 @@ def test_the_files_that_a_plan_names_come_first(store: Store) -> None:
 def test_a_refiner_is_named_by_the_plan_and_a_modes_lora_is_not(store: Store) -> None:
     models = Models(POCKET_NAME, performance_lora=Lora("paint.safetensors", 1.0), refiner="big.safetensors")
     assert [file.name for file in store.supply.named_by(replace(PLAIN, models=models))] == ["big.safetensors"]
+
+
+def test_passes_over_parts_may_name_files_of_their_own(store: Store) -> None:
+    of_pass = replace(PLAIN, models=Models("big.safetensors", loras=(Lora("paint.safetensors", 1.0),)))
+    passes = (PartsPass(PartSearch("mtcnn")), PartsPass(PartSearch("mtcnn"), base=of_pass))
+    detail = Detail(replace(PLAIN, models=Models(POCKET_NAME, "clear.safetensors")), 1, 1, passes=passes)
+    assert list(store.supply.supplied(detail, played, never))[-1] == PLAYED
+    assert store.fetched == ["vae/clear.safetensors", "checkpoints/big.safetensors", "loras/paint.safetensors"]
 
 
 def test_what_is_only_enlarged_needs_nothing_that_its_plan_names(store: Store) -> None:

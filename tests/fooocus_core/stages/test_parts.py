@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fooocus_core.library import Library
 from fooocus_core.masks.models import MaskModels
 from fooocus_core.masks.options import MaskOptions
 from fooocus_core.model_files.catalogue import Catalogue
+from fooocus_core.model_files.supply import Supply
 from fooocus_core.plan import (
     Detail,
     Diffuse,
@@ -196,6 +198,22 @@ def test_a_picture_without_a_face_is_a_result_unchanged(studio: Studio, base: Di
     assert isinstance(ending, Finished)
     assert isinstance(image, ImageFinished)
     np.testing.assert_array_equal(image.pixels, coffee()[0][::2, ::2])
+
+
+def test_files_of_all_passes_are_got_before_the_first(
+    studio: Studio, base: Diffuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Stage] = []
+    supplied = Supply.supplied
+
+    def noting(self: Supply, stage: Stage, *others: Any) -> Any:
+        asked.append(stage)
+        return supplied(self, stage, *others)
+
+    monkeypatch.setattr(Supply, "supplied", noting)
+    stage = Detail(base, 2, 2, "cup", passes=(replace(FACES, base=base),), only_last=True)
+    played(studio, stage)
+    assert asked == [replace(stage, picture=None)]
 
 
 def test_both_pictures_of_the_stage_before_go_on(studio: Studio, base: Diffuse) -> None:
