@@ -48,19 +48,17 @@ class _MatchedLora:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A parameter of a network and the tensor it was loaded from."""
+    """A parameter of a network, the tensor it was loaded from, and the text encoder it is of, if it is of one."""
 
-    module: nn.Module
-    name: str
+    parameter: nn.Parameter
     original: Tensor
-
-    @property
-    def parameter(self) -> Tensor:
-        return self.module.get_parameter(self.name)
+    text: ClipTextEncoder | None = None
 
     def set(self, values: Tensor) -> None:
         """Replaces the tensor; what it was stays untouched, so a mapped file never changes."""
         self.parameter.data = values.to(device=self.parameter.device, dtype=self.parameter.dtype)
+        if self.text is not None:
+            self.text.weights_changed()
 
     def plain(self) -> Tensor:
         """The tensor as it was loaded, in float32: rounded to the network's own type before."""
@@ -245,7 +243,7 @@ def _unet_slots(network: DiffusionNetwork) -> Iterator[tuple[str, _Slot]]:
     own = dict(network.unet.named_parameters())
     for ldm, name in network.parameter_names.items():
         if name in own:
-            yield UNET + ldm, _Slot(network.unet, name, network.originals[name])
+            yield UNET + ldm, _Slot(own[name], network.originals[name])
 
 
 def _text_slots(encoder: str, text: ClipTextEncoder) -> Iterator[tuple[str, _Slot]]:
@@ -253,4 +251,4 @@ def _text_slots(encoder: str, text: ClipTextEncoder) -> Iterator[tuple[str, _Slo
     for name, original in text.originals.items():
         if name in own:
             full = TEXT_PROJECTION if name == "text_projection" else TEXT_MODELS[encoder] + name
-            yield full, _Slot(text.model, name, original)
+            yield full, _Slot(own[name], original, text)

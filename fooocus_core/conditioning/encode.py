@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,11 +12,15 @@ from fooocus_core.conditioning.chunks import CHUNK_TOKENS, Chunk, Marks, empty_c
 from fooocus_core.conditioning.inversion import EmbeddingFiles
 from fooocus_core.conditioning.tokenizer import ClipTokenizer
 from fooocus_core.conditioning.web_ui_chunks import Embeddings, named_embeddings, web_ui_chunks
+from fooocus_core.models.recent import Recent
 from fooocus_core.models.text_encoders import ClipTextEncoder
 
 PAD_G = 0
 ROWS_AT_ONCE = 16
 """Chunks run together: bounds the memory of a very long prompt."""
+KEPT_BYTES = 32 * 2**20
+"""Of hidden states that are kept of one encoder: eighty chunks of SDXL's larger one, more than a job of many styles and
+pictures has, and little beside the weights. They lie where the encoder is."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,54 @@ class EncodedText:
     pooled: Tensor
 
 
+class EncodedRows:
+    """What encoders made of rows of tokens lately: the same rows are not encoded twice by the same weights.
+
+    Kept are the hidden states before emphasis, under the tokens themselves: the words' weights, and how an embedding's
+    file was called, do not matter. Rows count together, as one result: alone they could differ in the last bit.
+    """
+
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
+        """``most_bytes``: of one encoder."""
+        self._most_bytes = most_bytes
+        self._kept: dict[ClipTextEncoder, tuple[int, Recent[Hashable, tuple[Tensor, Tensor]]]] = {}
+
+    def of(
+        self, encoder: ClipTextEncoder, rows: Sequence[Chunk], clip_skip: int, marks: Marks
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states ``[rows, 77, width]``, which stay the keeper's and must not be changed, and the first row's
+        pooled vector ``[1, n]``, a copy (empty for an encoder without).
+        """
+        key = (encoder.device, clip_skip, marks, tuple(_content(chunk) for chunk in rows))
+        hidden, pooled = self._kept_of(encoder).get_or(key, lambda: _run(encoder, rows, clip_skip, marks))
+        return hidden, pooled.clone()
+
+    def _kept_of(self, encoder: ClipTextEncoder) -> Recent[Hashable, tuple[Tensor, Tensor]]:
+        """Nothing, where the weights are others than those that encoded it."""
+        version, kept = self._kept.get(encoder, (None, None))
+        if kept is None or version != encoder.weights_version:
+            kept = Recent(self._most_bytes, _bytes_of)
+            self._kept[encoder] = encoder.weights_version, kept
+        return kept
+
+
+def _bytes_of(encoded: tuple[Tensor, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in encoded)
+
+
+def _content(chunk: Chunk) -> tuple[int | bytes, ...]:
+    """What an encoder reads of a chunk; trained vectors by their values."""
+    return tuple(token if isinstance(token, int) else token.numpy().tobytes() for token in chunk.tokens)
+
+
 @dataclass(frozen=True)
 class TextEncoders:
-    """SDXL's pair of encoders and the tokenizer they share."""
+    """SDXL's pair of encoders and the tokenizer they share. Every text goes through ``kept``."""
 
     l: ClipTextEncoder  # noqa: E741 - the encoder's name in the specification
     g: ClipTextEncoder
     tokenizer: ClipTokenizer
+    kept: EncodedRows = field(default_factory=EncodedRows)
 
     def encode_web_ui(self, text: str, clip_skip: int, embeddings: EmbeddingFiles | None = None) -> EncodedText:
         """One text as the web UI reads it (TAMS contract, section 13.4); ``clip_skip`` as in ``encode``."""
@@ -48,7 +93,8 @@ class TextEncoders:
         self, encoder: ClipTextEncoder, pad: int, text: str, clip_skip: int, embeddings: Embeddings
     ) -> tuple[Tensor, Tensor]:
         chunks = web_ui_chunks(text, self.tokenizer, pad, embeddings)
-        hidden, pooled = _run(encoder, chunks, clip_skip, Marks(self.tokenizer.start_id, self.tokenizer.end_id, pad))
+        marks = Marks(self.tokenizer.start_id, self.tokenizer.end_id, pad)
+        hidden, pooled = self.kept.of(encoder, chunks, clip_skip, marks)
         weights = torch.tensor([chunk.weights for chunk in chunks], device=hidden.device)
         return _multiplied(hidden, weights).reshape(1, -1, encoder.width), pooled
 
@@ -90,9 +136,16 @@ class TextEncoders:
         clip_skip: int,
         embeddings: EmbeddingFiles | None,
     ) -> tuple[Tensor, Tensor]:
+        """Context ``[1, 77 m, width]`` and the first chunk's pooled vector ``[1, n]``."""
         marks = Marks(self.tokenizer.start_id, self.tokenizer.end_id, pad)
         chunks = prompt_chunks(text, self.tokenizer, pad, embeddings=embeddings, encoder=name, width=encoder.width)
-        return _encode(encoder, chunks, clip_skip, marks)
+        weighted = any(chunk.weighted for chunk in chunks)
+        rows = [*chunks, empty_chunk(marks)] if weighted else chunks
+        hidden, pooled = self.kept.of(encoder, rows, clip_skip, marks)
+        if weighted:
+            weights = torch.tensor([chunk.weights for chunk in chunks], device=hidden.device)
+            hidden = _emphasised(hidden[:-1], hidden[-1], weights)
+        return hidden.reshape(1, -1, encoder.width), pooled
 
 
 def joined(encoded: Sequence[EncodedText], pool_top_k: int) -> EncodedText:
@@ -106,18 +159,7 @@ def _lengthened(text: EncodedText, length: int, empty: Tensor) -> EncodedText:
     return EncodedText(torch.cat([text.context, *[empty] * chunks], dim=1), text.pooled)
 
 
-def _encode(encoder: ClipTextEncoder, chunks: list[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
-    """Context ``[1, 77 m, width]`` and the first chunk's pooled vector ``[1, n]`` (empty for an encoder without)."""
-    weighted = any(chunk.weighted for chunk in chunks)
-    rows = [*chunks, empty_chunk(marks)] if weighted else chunks
-    hidden, pooled = _run(encoder, rows, clip_skip, marks)
-    if weighted:
-        weights = torch.tensor([chunk.weights for chunk in chunks], device=hidden.device)
-        hidden = _emphasised(hidden[:-1], hidden[-1], weights)
-    return hidden.reshape(1, -1, encoder.width), pooled
-
-
-def _run(encoder: ClipTextEncoder, rows: list[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
+def _run(encoder: ClipTextEncoder, rows: Sequence[Chunk], clip_skip: int, marks: Marks) -> tuple[Tensor, Tensor]:
     hidden: list[Tensor] = []
     pooled: list[Tensor] = []
     for start in range(0, len(rows), ROWS_AT_ONCE):

@@ -12,18 +12,25 @@ import torch
 from torch import Tensor
 
 from fooocus_core.errors import UnsupportedModel
-from fooocus_core.models.checkpoint import read_content
+from fooocus_core.models.checkpoint import FileState, file_state, read_content
+from fooocus_core.models.recent import Recent
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = ("", ".safetensors", ".pt", ".bin")
+KEPT_FILES = 32
+"""Whose vectors are kept, a few of which make a prompt; each holds some hundred kilobytes at most."""
 
 
 class EmbeddingFiles:
-    """The embeddings folders, looked through by name. Nothing outside them can be named."""
+    """The embeddings folders, looked through by name. Nothing outside them can be named.
+
+    The folders are looked through on every call; a file that has not changed is not read again.
+    """
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = list(roots)
+        self._read: Recent[tuple[FileState, str, int], list[Tensor]] = Recent(2 * KEPT_FILES)  # of two encoders
 
     def vectors(self, name: str, encoder: str, width: int) -> tuple[list[Tensor], str]:
         """The vectors of an embedding (``[width]`` each) and the text left over after its name.
@@ -35,12 +42,12 @@ class EmbeddingFiles:
         """
         path = self._find(name)
         if path is not None:
-            return _read_vectors(path, encoder, width), ""
+            return self._vectors_of(path, encoder, width), ""
         stripped = name.strip(",")
         rest = name[len(stripped) :]
         path = self._find(stripped) if rest else None
         if path is not None:
-            return _read_vectors(path, encoder, width), rest
+            return self._vectors_of(path, encoder, width), rest
         log.warning("no embedding named %.80r: left out", stripped)
         return [], rest
 
@@ -48,6 +55,10 @@ class EmbeddingFiles:
         """What the files in the folders are called, without their folders and endings, each name once."""
         paths = [path for root in self._roots for path in _files_below(root)]
         return list(dict.fromkeys(path.stem for path in paths if path.suffix in EXTENSIONS[1:]))
+
+    def _vectors_of(self, path: Path, encoder: str, width: int) -> list[Tensor]:
+        key = (file_state(path), encoder, width)
+        return self._read.get_or(key, lambda: _read_vectors(path, encoder, width))
 
     def _find(self, name: str) -> Path | None:
         """The first file of that name in a folder or one of its sub-folders, upper folders first.
@@ -76,7 +87,8 @@ def _read_vectors(path: Path, encoder: str, width: int) -> list[Tensor]:
     tensor = _chosen(read_content(path), encoder, width)
     if tensor is None or not tensor.is_floating_point():
         raise UnsupportedModel(path.name, "this is no embedding: it holds no vectors")
-    return list(tensor.detach().float().reshape(-1, tensor.shape[-1]))
+    # A copy: a file that is kept open could not be replaced everywhere.
+    return list(tensor.detach().to(torch.float32, copy=True).reshape(-1, tensor.shape[-1]))
 
 
 def _chosen(content: Any, encoder: str, width: int) -> Tensor | None:

@@ -45,13 +45,19 @@ class ClipTextEncoder:
     """One encoder. ``projection`` is used as ``pooled @ projection``; L has none.
 
     ``originals`` are the file's tensors under the names of the model's parameters; bigG's ``text_projection`` is a
-    parameter among them, so that it can be patched like any other.
+    parameter among them, so that it can be patched like any other. ``weights_version`` tells one state of the weights
+    from another: whoever changes them says so by ``weights_changed``.
     """
 
     def __init__(self, model: nn.Module, shape: TextShape, originals: Mapping[str, Tensor]) -> None:
         self.model = model
         self.shape = shape
         self.originals = originals
+        self.weights_version = 0
+
+    def weights_changed(self) -> None:
+        """What was encoded before no longer holds."""
+        self.weights_version += 1
 
     @property
     def projection(self) -> Tensor | None:

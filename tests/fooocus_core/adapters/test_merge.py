@@ -216,8 +216,9 @@ def test_a_text_encoder_is_told_when_its_own_weights_change(
     def versions() -> dict[str, int]:
         return {name: text.weights_version for name, text in texts.items()}
 
-    for change in (lambda: merger.apply([WeightedLora(LoraFile("a.safetensors", tensors), 1.0)]), merger.remove):
-        before = versions()
-        change()
-        after = versions()
-        assert {name for name in texts if after[name] != before[name]} == changed
+    before = versions()
+    merger.apply([WeightedLora(LoraFile("a.safetensors", tensors), 1.0)])
+    merged = versions()
+    merger.remove()
+    assert {name for name in texts if merged[name] != before[name]} == changed
+    assert {name for name in texts if versions()[name] != merged[name]} == changed
