@@ -100,20 +100,32 @@ def write_full_size(manifest: str, path: Path, stored: str | None = None) -> int
         key: (shape, stored if stored and dtype == "F16" else dtype)
         for key, (shape, dtype) in published_shapes(manifest).items()
     }
-    header = json.dumps(_header(shapes), separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
+    header = _header_bytes(shapes)
     block = np.random.default_rng(1).integers(0, 256, BLOCK_BYTES, dtype=np.uint8)
     block[1::2] &= 0x3B  # the upper byte of a float16: no infinity, nothing beyond 1
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(header)
         left = sum(_bytes(*entry) for entry in shapes.values())
         while left:
             left -= file.write(memoryview(block)[: min(left, BLOCK_BYTES)])
     return path.stat().st_size
 
 
-def _header(shapes: Shapes) -> dict[str, Any]:
-    return dict(_entries(shapes))
+def write_hollow(manifest: str, path: Path) -> int:
+    """The file with zeros for values, which take no room on a disk that knows holes; returns its bytes."""
+    shapes = published_shapes(manifest)
+    header = _header_bytes(shapes)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + sum(_bytes(*entry) for entry in shapes.values()))
+    return path.stat().st_size
+
+
+def _header_bytes(shapes: Shapes) -> bytes:
+    """What a safetensors file begins with, its own length in front."""
+    header = json.dumps(dict(_entries(shapes)), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
 
 
 def _entries(shapes: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
