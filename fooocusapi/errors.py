@@ -115,7 +115,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     status = next(STATUS_OF[known] for known in type(error).__mro__ if known in STATUS_OF)
     if status >= 500:
-        logger.error("request failed: %s", error, exc_info=error)
+        # Where a file is missing, its name says all; where from it was asked for is of no use to anybody.
+        logger.error("request failed: %s", error, exc_info=None if isinstance(error, UnknownModel) else error)
     return JSONResponse({"detail": str(error)}, status_code=status)
 
 

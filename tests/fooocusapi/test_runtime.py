@@ -230,6 +230,19 @@ def test_a_step_that_outlasts_the_shutdown_costs_the_job_no_attempt(
     engine.play(Finished())  # Lets the thread go.
 
 
+def test_pictures_that_were_sent_go_with_the_last_job_that_shows_them(settings: Settings) -> None:
+    """The runtime hands jobs that the history has no room for to the store of what records show."""
+    runtime = Runtime(settings.model_copy(update={"queue_history": 1}), lambda *_: ScriptedEngine())
+    services = runtime.open()
+    sent = services.shown.show(np.zeros((8, 8, 3), np.uint8))
+    for context in ({"record": {"input_image": sent}}, {"again": sent}, {}):
+        assert services.shown.find_by_url(sent) is not None
+        job = services.jobs.submit(services.resolve(GenerationRequest()), "unified", "", context)
+        wait_until(lambda wanted=job.id: [kept.id for kept in services.jobs.history()] == [wanted])  # type: ignore[misc]
+    wait_until(lambda: services.shown.find_by_url(sent) is None)
+    runtime.close()
+
+
 def endless(plan: Plan) -> Iterator[Event]:
     """Goes on until it is stopped."""
     while True:

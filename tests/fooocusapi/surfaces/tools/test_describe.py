@@ -150,13 +150,17 @@ def test_what_cannot_be_taken_is_named(client: TestClient, call: dict[str, Any],
     assert word in fault["msg"]
 
 
-def test_a_missing_file_is_named_with_its_folder_and_address(house: House, tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_its_folder_and_address(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     house.describer = Describer(Library.below(tmp_path / "models"), Catalogue.of())
     with serving(house) as client:
         detail = answer(client, 503, **form())["detail"]
     assert detail.startswith(f"clip_vision: no file named '{CAPTION_FILE}', needed for describing photographs; ")
     assert f"https://huggingface.co/lllyasviel/misc/resolve/main/{CAPTION_FILE}" in detail
     assert str(tmp_path) not in detail
+    (record,) = [record for record in caplog.records if CAPTION_FILE in record.getMessage()]
+    assert (record.levelname, record.exc_info) == ("ERROR", None), "one line, and not where it was asked for"
 
 
 def test_a_drawing_in_tags(house: House, tmp_path: Path) -> None:
