@@ -75,6 +75,8 @@ class Engine:
     """``None``: plans whose pictures are to be judged fail."""
     masks: MaskModels | None = None
     """``None``: plans in which something is to be found in a picture fail."""
+    pictures_at_once: int = 1
+    """How many pictures of one stage are painted together, where there is room for more than a row at a time."""
 
     def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken = never) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -196,7 +198,8 @@ class Engine:
         if is_without_diffusion(stage):
             return skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
         texts, latents = (self.styles, self.wildcards), PassedLatents(latent, keep)
-        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents)
+        at_once = 1 if models.placement.residence.row_by_row else self.pictures_at_once
+        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents, at_once)
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
         if self.masks is None:

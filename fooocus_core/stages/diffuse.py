@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -30,8 +31,10 @@ from fooocus_core.sampling.swap import Swap
 from fooocus_core.stages.guides import guide_pictures, require_guidable
 from fooocus_core.stages.native_size import sampled_size, with_native_denoise
 from fooocus_core.stages.networks import (
+    Called,
     Networks,
     Sides,
+    called_by_runs,
     decoding_autoencoder,
     denoise_of,
     encoding_autoencoders,
@@ -70,6 +73,7 @@ from fooocus_core.stages.start import (
     run_enlarging,
     start_of,
 )
+from fooocus_core.stages.together import Walk, sample_together
 
 if TYPE_CHECKING:
     from fooocus_core.conditioning.inversion import EmbeddingFiles
@@ -97,10 +101,11 @@ def run_diffuse(
     pictures: Pictures = no_pictures,
     skip: SkipToken = never,
     latents: PassedLatents = NO_LATENTS,
+    at_once: int = 1,
 ) -> Iterator[Event]:
-    """One picture after the other, each a run of its own. Raises ``CoreError``, ``Interrupted`` when cancelled.
+    """The pictures, each a run of its own, ``at_once`` of them together. Raises ``CoreError``, ``Interrupted``.
 
-    A picture that is wished away by ``skip`` is left out.
+    What is wished away by ``skip`` is left out: of those that are painted together all that are not finished.
     """
     yield Progress(0.0, "Loading models ...")
     stop_if(cancel)
@@ -128,7 +133,7 @@ def run_diffuse(
     _require_mode_lora(stage, tasks[0])
     networks = load_networks(stage, models, tasks[0].loras)
     try:
-        yield from _pictures(stage, output, tasks, networks, models, pictures, latents, cancel, skip)
+        yield from _pictures(stage, output, tasks, networks, models, pictures, latents, cancel, skip, at_once)
     finally:
         networks.restore()
 
@@ -143,6 +148,7 @@ def _pictures(
     latents: PassedLatents,
     cancel: CancelToken,
     skip: SkipToken,
+    at_once: int,
 ) -> Iterator[Event]:
     """One picture for each task, from what they all start from."""
     start = yield from _start(stage, networks, models, pictures, latents.given, tasks[-1].seed, cancel)
@@ -154,36 +160,56 @@ def _pictures(
             stage.guides, pictures, painted_size(start), models.guides.faces, lambda: stop_if(cancel)
         )
         networks = with_guides(networks, stage, stage.guides, prepared, models)
-    for index, task in enumerate(tasks):
+    for first in range(0, len(tasks), at_once):
+        group = tasks[first : first + at_once]
         yield from skippable(
-            partial(_picture, stage, output, index, task, start, networks, models, latents.keep), cancel, skip
+            partial(_group, stage, output, first, group, start, networks, models, latents.keep), cancel, skip
         )
 
 
-def _picture(
+@dataclass(frozen=True)
+class _Begun:
+    """A picture that can be sampled."""
+
+    index: int
+    task: PromptTask
+    sides: Sides
+    start: Start
+
+
+def _group(
     stage: Diffuse,
     output: Output,
-    index: int,
-    task: PromptTask,
+    first: int,
+    tasks: Sequence[PromptTask],
     start: Start,
     networks: Networks,
     models: ModelStore,
     keep: Callable[[Tensor], None],
     cancel: CancelToken,
 ) -> Iterator[Event]:
-    yield Progress(_fraction(stage, index, 0), f"Encoding positive #{index + 1} ...")
-    sides = encode_sides(stage, task, networks.base, models.embeddings())
-    start = seeded(stage, start, task.seed)
-    latents = start.latent
+    """Pictures that are sampled together and then finished one after the other; ``first`` is the first one's index."""
+    begun: list[_Begun] = []
+    for index, task in enumerate(tasks, first):
+        yield Progress(_fraction(stage, first), f"Encoding positive #{index + 1} ...")
+        sides = encode_sides(stage, task, networks.base, models.embeddings())
+        begun.append(_Begun(index, task, sides, seeded(stage, start, task.seed)))
+    latents = [picture.start.latent for picture in begun]
     if denoise_of(stage) > 0:
-        steps = start_sampling(stage, task, networks, sides, start, cancel)
-        latents = yield from _told(steps, stage, output, networks, index)
-    saving = f"Saving image {index + 1}/{stage.image_number} to system ..."
-    yield Progress(_fraction(stage, index, SAMPLING_SHARE), saving)
-    stop_if(cancel)
-    pixels = _finished(stage, start, networks, latents)
-    keep(latents)
-    yield ImageFinished(index, task.seed, pixels, _described(stage, output, task, networks, models, start))
+        runs = [
+            partial(start_sampling, stage, picture.task, networks, picture.sides, picture.start) for picture in begun
+        ]
+        steps = sample_together(runs, called_by_runs(networks, cancel))
+        latents = yield from _told(steps, stage, output, networks, first)
+    for picture, latent in zip(begun, latents, strict=True):
+        unfinished = first + len(begun) - picture.index
+        saving = f"Saving image {picture.index + 1}/{stage.image_number} to system ..."
+        yield Progress(_fraction(stage, picture.index + SAMPLING_SHARE * unfinished), saving)
+        stop_if(cancel)
+        pixels = _finished(stage, picture.start, networks, latent)
+        keep(latent)
+        record = _described(stage, output, picture.task, networks, models, picture.start)
+        yield ImageFinished(picture.index, picture.task.seed, pixels, record)
 
 
 def _start(
@@ -284,19 +310,19 @@ def _is_unguided(stage: Diffuse) -> bool:
 
 
 def start_sampling(
-    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, start: Start, cancel: CancelToken
+    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, start: Start, called: Called
 ) -> Steps:
     """The run of one picture, not yet begun. It returns un-scaled latents of the start's shape."""
     size = painted_size(start)
-    guidance, refiner = stage.guidance, networks.refiner
+    guidance = stage.guidance
     return sample_latents(
-        base=prompted_base(stage, networks, sides, size, cancel),
-        refiner=prompted_refiner(stage, networks, sides, size, cancel),
+        base=prompted_base(stage, networks, called, sides, size),
+        refiner=prompted_refiner(stage, networks, called, sides, size),
         guidance=GuidanceSettings(guidance.scale, guidance.sharpness, guidance.adaptive_scale, guidance.adm_end),
         settings=sample_settings(stage, task.seed),
         latent=start.latent,
         inpaint=None if start.repaint is None else inpaint_task(start.repaint),
-        translate=None if refiner is None else refiner.translate,
+        translate=called.translate,
     )
 
 
@@ -346,21 +372,25 @@ def _described(
     return replace(record, width_px=size.width_px, height_px=size.height_px)
 
 
-def _told(run: Steps, stage: Diffuse, output: Output, networks: Networks, index: int) -> Generator[Event, None, Tensor]:
-    """Walks the sampler, telling its steps; returns what it returns."""
+def _told(
+    walk: Walk, stage: Diffuse, output: Output, networks: Networks, first: int
+) -> Generator[Event, None, list[Tensor]]:
+    """Walks the samplers of a group, telling their steps; returns what they return."""
     switch, steps = refiner_latents_from(stage, networks), steps_of(stage)
-    while True:
-        try:
-            step = next(run)
-        except StopIteration as finished:
-            latents: Tensor = finished.value
-            return latents
-        done = (step.index + 1) / max(steps, step.index + 1)
-        yield Progress(
-            _fraction(stage, index, SAMPLING_SHARE * done),
-            f"Step {step.index + 1}/{steps} in the {index + 1}-th Sampling",
-            _preview(networks, step, switch) if output.preview else None,
-        )
+    done: dict[int, float] = {}
+    with closing(walk):
+        while True:
+            try:
+                number, step = next(walk)
+            except StopIteration as finished:
+                latents: list[Tensor] = finished.value
+                return latents
+            done[number] = (step.index + 1) / max(steps, step.index + 1)
+            yield Progress(
+                _fraction(stage, first + SAMPLING_SHARE * sum(done.values())),
+                f"Step {step.index + 1}/{steps} in the {first + number + 1}-th Sampling",
+                _preview(networks, step, switch) if output.preview else None,
+            )
 
 
 def _preview(networks: Networks, step: SamplerStep, switch: int | None) -> NDArray[np.uint8]:
@@ -371,8 +401,9 @@ def _preview(networks: Networks, step: SamplerStep, switch: int | None) -> NDArr
     return refiner.preview(step.denoised)
 
 
-def _fraction(stage: Diffuse, index: int, done: float) -> float:
-    return (index + done) / stage.image_number
+def _fraction(stage: Diffuse, pictures: float) -> float:
+    """The share of the stage that so many pictures are."""
+    return pictures / stage.image_number
 
 
 def _interruptible(expand: Expand | None, cancel: CancelToken) -> Expand | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -101,29 +101,49 @@ def with_guides(
     return replace(networks, adaptations=adaptations, control=made.control)
 
 
-def prompted_base(stage: Diffuse, networks: Networks, sides: Sides, size: Size, cancel: CancelToken) -> PromptedNetwork:
+@dataclass(frozen=True)
+class Called:
+    """All that the runs of a stage call: its networks with what is put on them, and the hand-over of latents."""
+
+    base: NoisePredictor
+    refiner: NoisePredictor | None = None
+    control: Control | None = None
+    translate: Callable[[Tensor], Tensor] | None = None
+
+
+def called_by_runs(networks: Networks, cancel: CancelToken) -> Called:
+    """What the runs call; their networks ask before every call whether the job is still wanted."""
+    base, refiner = AdaptedNetwork(networks.base.network, networks.adaptations), networks.refiner
+    return Called(
+        InterruptibleNetwork(base, cancel),
+        None if refiner is None else InterruptibleNetwork(_without_patch(refiner, networks), cancel),
+        networks.control,
+        None if refiner is None else refiner.translate,
+    )
+
+
+def prompted_base(stage: Diffuse, networks: Networks, called: Called, sides: Sides, size: Size) -> PromptedNetwork:
     """The base with both sides of the prompt; ``size`` is what is sampled."""
-    positive, negative, model = sides.positive, sides.negative, networks.base
-    network = AdaptedNetwork(model.network, networks.adaptations)
+    positive, negative = sides.positive, sides.negative
     return PromptedNetwork(
-        InterruptibleNetwork(network, cancel),
-        model.prediction,
+        called.base,
+        networks.base.prediction,
         Conditioning(positive.context, base_adm(positive.pooled, *size, stage.guidance.adm_positive)),
         Conditioning(negative.context, base_adm(negative.pooled, *size, stage.guidance.adm_negative)),
-        control=networks.control,
+        control=called.control,
     )
 
 
 def prompted_refiner(
-    stage: Diffuse, networks: Networks, sides: Sides, size: Size, cancel: CancelToken
+    stage: Diffuse, networks: Networks, called: Called, sides: Sides, size: Size
 ) -> PromptedNetwork | None:
     """The refiner with both sides of the prompt, if there is one."""
     refiner = networks.refiner
-    if refiner is None:
+    if refiner is None or called.refiner is None:
         return None
     guidance, encoders = stage.guidance, networks.base.text
     return PromptedNetwork(
-        InterruptibleNetwork(_without_patch(refiner, networks), cancel),
+        called.refiner,
         refiner.prediction,
         refiner.conditioning(sides.positive, "positive", encoders, size, guidance.adm_positive),
         refiner.conditioning(sides.negative, "negative", encoders, size, guidance.adm_negative),

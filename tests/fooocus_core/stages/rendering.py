@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fooocus_core.engine import Engine
-from fooocus_core.events import Failed, Finished, ImageFinished
+from fooocus_core.events import Failed, Finished, ImageFinished, never
 from fooocus_core.library import POCKET_NAME, FileHashes, Library
 from fooocus_core.metadata.record import ImageRecord
 from fooocus_core.models.device import Placement
-from fooocus_core.models.loaded import ModelStore
+from fooocus_core.models.loaded import LATENT_SCALE, ModelStore
 from fooocus_core.plan import Diffuse, Guidance, Lora, Models, Output, Performance, Plan, Prompts, Sampling
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
+from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.start import PassedLatents
 
+TOGETHER_TOLERANCE = 1e-4
+"""Of latents as the network sees them, which span some -4 to 4."""
 CPU = Placement(torch.device("cpu"), torch.float32, torch.float32)
 
 
@@ -78,3 +84,36 @@ class Studio:
         record = self.finished(plan).record
         assert record is not None
         return record
+
+    def latents(self, plan: Plan, at_once: int = 1) -> list[Tensor]:
+        """What the pictures of a plan of one stage are decoded from, so many of them painted together."""
+        (stage,) = plan.stages
+        assert isinstance(stage, Diffuse)
+        engine = self.engine
+        kept: list[Tensor] = []
+        list(
+            run_diffuse(
+                stage,
+                plan.output,
+                engine.models,
+                engine.styles,
+                engine.wildcards,
+                never,
+                pictures=engine.pictures,
+                latents=PassedLatents(None, kept.append),
+                at_once=at_once,
+            )
+        )
+        return kept
+
+
+def assert_alike_together(studio: Studio, plan: Plan, pictures: int = 3) -> None:
+    """Pictures that are painted together are those painted alone, up to how a call of more rows rounds its sums."""
+    (stage,) = plan.stages
+    assert isinstance(stage, Diffuse)
+    plan = replace(plan, stages=(replace(stage, image_number=pictures),))
+    alone, together = studio.latents(plan), studio.latents(plan, at_once=pictures)
+    assert len(alone) == len(together) == pictures
+    assert not torch.equal(alone[0], alone[-1]), "every picture has its own seed"
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(LATENT_SCALE * other, LATENT_SCALE * one, rtol=0, atol=TOGETHER_TOLERANCE)
