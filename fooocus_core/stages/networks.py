@@ -16,6 +16,7 @@ from fooocus_core.conditioning.encode import EncodedText
 from fooocus_core.errors import Interrupted
 from fooocus_core.events import CancelToken
 from fooocus_core.models.refiner import LoadedRefiner
+from fooocus_core.models.sparing import InTurn, RowByRow, Turns, turns_of
 from fooocus_core.plan import Diffuse, Guides, Lora
 from fooocus_core.presets.sizes import Size
 from fooocus_core.sampling.network import Control, NetworkCall, NetworkWrapper, NoisePredictor
@@ -29,6 +30,7 @@ from fooocus_core.stages.picture_latents import RepaintLatents
 if TYPE_CHECKING:
     from fooocus_core.models.autoencoder import Autoencoder
     from fooocus_core.models.loaded import InpaintNetwork, LoadedModel, ModelStore
+    from fooocus_core.models.unet import DiffusionNetwork
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,17 @@ class Networks:
     """What is put on the base."""
     control: Control | None = None
     """What looks on while the base works."""
+    turns: Turns | None = None
+    """Where base and refiner are not on the device together."""
+    row_by_row: bool = False
+    """Whether the sides of the guidance are asked one after the other."""
 
     def restore(self) -> None:
-        """The base as it was loaded, but for its LoRAs."""
+        """The base as and where it was loaded, but for its LoRAs."""
         if self.inpaint is not None:
             self.inpaint.patch.take_off()
+        if self.turns is not None:
+            self.turns.take(self.base.network)
 
 
 def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> Networks:
@@ -64,14 +72,22 @@ def load_networks(stage: Diffuse, models: ModelStore, loras: Sequence[Lora]) -> 
     ``CoreError``.
     """
     model = models.load(stage.models, loras)
-    adaptations = Adaptations(freeu=stage.freeu)
     refiner = models.refiner(stage.models, loras)
+    placement = models.placement
+    networks = Networks(
+        model,
+        refiner,
+        adaptations=Adaptations(freeu=stage.freeu),
+        turns=None if refiner is None else turns_of(model.network, refiner.network, placement),
+        row_by_row=placement.residence.row_by_row,
+    )
     if stage.repaint is None or stage.repaint.engine == "None":
-        return Networks(model, refiner, adaptations=adaptations)
+        return networks
     inpaint = models.inpaint_network(stage.models, loras, stage.repaint.engine)
     if refiner is None and stage.repaint.refines_itself:
         refiner = LoadedRefiner(model.name, "sdxl", model.network, model.prediction)
-    return Networks(model, refiner, inpaint, replace(adaptations, patch=inpaint.patch))
+    adaptations = replace(networks.adaptations, patch=inpaint.patch)
+    return replace(networks, refiner=refiner, inpaint=inpaint, adaptations=adaptations)
 
 
 def with_inpaint_head(networks: Networks, stage: Diffuse, latents: RepaintLatents) -> Networks:
@@ -115,8 +131,8 @@ def called_by_runs(networks: Networks, cancel: CancelToken) -> Called:
     """What the runs call; their networks ask before every call whether the job is still wanted."""
     base, refiner = AdaptedNetwork(networks.base.network, networks.adaptations), networks.refiner
     return Called(
-        InterruptibleNetwork(base, cancel),
-        None if refiner is None else InterruptibleNetwork(_without_patch(refiner, networks), cancel),
+        _spared(base, base.network, networks, cancel),
+        None if refiner is None else _spared(_without_patch(refiner, networks), refiner.network, networks, cancel),
         networks.control,
         None if refiner is None else refiner.translate,
     )
@@ -150,6 +166,14 @@ def prompted_refiner(
         latent_format=refiner.latent_format,
         owns_vae=refiner.owns_vae,
     )
+
+
+def _spared(network: NoisePredictor, own: DiffusionNetwork, networks: Networks, cancel: CancelToken) -> NoisePredictor:
+    """A network, whose weights are ``own``, that can be interrupted before every call and is called as room allows."""
+    if networks.turns is not None:
+        network = InTurn(network, own, networks.turns)
+    interruptible = InterruptibleNetwork(network, cancel)
+    return RowByRow(interruptible) if networks.row_by_row else interruptible
 
 
 def _without_patch(refiner: LoadedRefiner, networks: Networks) -> NoisePredictor:
