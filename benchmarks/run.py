@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 from rich.console import Console
@@ -28,7 +25,14 @@ if __package__ in (None, ""):  # run as a script: the project's own packages are
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
-from benchmarks.server_process import POCKET, Case, post_picture, running_server, wait_for_ping  # noqa: E402
+from benchmarks.server_process import (  # noqa: E402
+    POCKET,
+    Case,
+    post_picture,
+    running_server,
+    submit_to_worker_ms,
+    wait_for_ping,
+)
 from benchmarks.timing import Figures, median_seconds, peak_memory_mb  # noqa: E402
 from fooocus_core.presets.sizes import Size, parse_size  # noqa: E402
 
@@ -89,12 +93,6 @@ def default_size(client: httpx.Client) -> Size:
     """The size that the server publishes as its default."""
     schemas = client.get("/openapi.json").raise_for_status().json()["components"]["schemas"]
     return parse_size(schemas["CommonRequest"]["properties"]["aspect_ratios_selection"]["default"])
-
-
-def submit_to_worker_ms(history: Mapping[str, Any]) -> float:
-    """The median over all jobs but the first, which waits for the engine to be made."""
-    waits = [entry["start_mills"] - entry["in_queue_mills"] for entry in history["history"][1:]]
-    return float(statistics.median(waits))
 
 
 def sampled_elsewhere(checkpoint: Path, size: Size) -> Size | None:

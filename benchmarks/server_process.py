@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -99,6 +100,12 @@ def post_picture(client: httpx.Client, case: Case, **more: Any) -> None:
     (picture,) = client.post("/v1/generation/text-to-image", json=body).raise_for_status().json()
     if picture["finish_reason"] != "SUCCESS":
         raise SystemExit(f"the server made no picture: {picture}")
+
+
+def submit_to_worker_ms(history: Mapping[str, Any]) -> float:
+    """The median over all jobs but the first, which waits for the engine to be made."""
+    waits = [entry["start_mills"] - entry["in_queue_mills"] for entry in history["history"][1:]]
+    return float(statistics.median(waits))
 
 
 def free_port() -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import BEGIN_MARK, END_MARK, shown, with_figures
-from benchmarks.run import ROOT, SCRIPT, Measured, as_markdown, rows, sampled_elsewhere, submit_to_worker_ms
-from benchmarks.server_process import POCKET, Case
+from benchmarks.run import ROOT, SCRIPT, Measured, as_markdown, rows, sampled_elsewhere
+from benchmarks.server_process import POCKET, Case, submit_to_worker_ms
 from benchmarks.timing import Figures, median_seconds, peak_memory_mb
 from fooocus_core.presets.sizes import Size
 from tests.fooocus_core.models.tiny import write_checkpoint
