@@ -32,12 +32,22 @@ _LOW_RANK_KEYS = (
 )
 
 
-@dataclass(frozen=True)
+_MOST_WORDS = 3
+"""Of all keys behind a module's name: ``.lora_linear_layer.up.weight``."""
+
+
+@dataclass(frozen=True, eq=False)
 class LoraFile:
-    """A file's content by key: tensors, and triples of tensors in Fooocus's own patches."""
+    """A file's content by key: tensors, and triples of tensors in Fooocus's own patches. Equal is only itself."""
 
     name: str
     content: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors, mapped or not."""
+        parts = (value if isinstance(value, (tuple, list)) else (value,) for value in self.content.values())
+        return sum(part.nbytes for value in parts for part in value if isinstance(part, Tensor))
 
 
 def read_lora(path: Path) -> LoraFile:
@@ -66,12 +76,27 @@ def match_lora(file: LoraFile, modules: Mapping[str, str]) -> Matched:
     """Find the patch of every parameter. ``modules``: names of modules to parameters, the winning ones last."""
     keys = _Keys(file)
     patches: dict[str, Patch] = {}
+    named = _modules_named(file)
     for module, parameter in modules.items():
         if parameter in file.content:
             patches[parameter] = _fooocus_patch(keys.take_any(parameter))
-            continue
-        patches |= _patches_of(keys, module, parameter)
+        elif module in named:
+            patches |= _patches_of(keys, module, parameter)
     return Matched(patches, file.content.keys() - keys.taken)
+
+
+def _modules_named(file: LoraFile) -> set[str]:
+    """What may be a module's name in the keys of a file: most of the thousands that are known are in none.
+
+    A key is the name, ``_lora`` or nothing, and one to three words behind points.
+    """
+    named: set[str] = set()
+    for key in file.content:
+        for _ in range(_MOST_WORDS):
+            key = key.rpartition(".")[0]
+            named.add(key)
+            named.add(key.removesuffix("_lora"))
+    return named
 
 
 def _fooocus_patch(value: Any) -> Patch:

@@ -1,6 +1,7 @@
 """What each type of LoRA adds to a weight (specification 08, section 4.2).
 
-Every patch answers with the addition at strength 1, for the weight as it is by then, all in float32.
+Every patch answers with the addition at strength 1, for the weight as it is by then, all in float32. It equals only
+itself: whether two hold the same numbers is not looked at.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _expanded(core: Tensor, right: Tensor, left: Tensor) -> Tensor:
     return torch.einsum("ijkl,jr,ip->prkl", core, right, left)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRank:
     """``up · down``, with ``mid`` between them for convolutions in three factors."""
 
@@ -66,7 +67,7 @@ class LowRank:
         return (_product(up, down) * _scale(self.alpha, rank)).reshape(weight.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hadamard:
     """The elementwise product of two low-rank matrices (loha); cores where it is a convolution in factors."""
 
@@ -89,7 +90,7 @@ class Hadamard:
         return a @ b if core is None else _expanded(_like(core, weight), b, a)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kronecker:
     """The Kronecker product of two parts (lokr), each whole or in factors."""
 
@@ -131,7 +132,7 @@ class Kronecker:
         return 1.0 if rank is None else _scale(self.alpha, rank)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Glora:
     """``b2 · b1 + W · a2 · a1``."""
 
@@ -147,7 +148,7 @@ class Glora:
         return (change * _scale(self.alpha, a1.shape[0])).reshape(weight.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Difference:
     """The addition itself; it must have the weight's shape."""
 
@@ -158,7 +159,7 @@ class Difference:
         return _like(self.tensor, weight)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EightBit:
     """Fooocus's own form: bytes between a smallest and a largest value (04, section 7)."""
 
@@ -174,7 +175,7 @@ class EightBit:
         return added
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Nothing:
     """Recognised, and without effect."""
 

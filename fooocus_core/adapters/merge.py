@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +49,16 @@ class _MatchedLora:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A parameter of a network, the tensor it was loaded from, and the text encoder it is of, if it is of one."""
+    """A parameter, the network it is of, and the tensor it was loaded from."""
 
     parameter: nn.Parameter
+    network: DiffusionNetwork | ClipTextEncoder
     original: Tensor
-    text: ClipTextEncoder | None = None
 
     def set(self, values: Tensor) -> None:
         """Replaces the tensor; what it was stays untouched, so a mapped file never changes."""
+        self.network.weights_changed()
         self.parameter.data = values.to(device=self.parameter.device, dtype=self.parameter.dtype)
-        if self.text is not None:
-            self.text.weights_changed()
 
     def plain(self) -> Tensor:
         """The tensor as it was loaded, in float32: rounded to the network's own type before."""
@@ -67,6 +67,18 @@ class _Slot:
 
     def restore(self) -> None:
         self.set(self.original)
+
+
+Recipe = tuple[tuple["ref[Patch]", float], ...]
+"""The patches of a parameter with their strengths. It keeps none of them: they hold the content of files."""
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """What is in a parameter, and which of it did not fit."""
+
+    recipe: Recipe
+    misfits: tuple[bool, ...]
 
 
 class PatchedWeights:
@@ -120,21 +132,23 @@ class LoraMerger:
             if text is not None:
                 self._slots |= dict(_text_slots(encoder, text))
                 self._text_modules |= text_module_names(encoder, text.originals)
-        self._changed: set[str] = set()
+        self._merged: dict[str, _Merged] = {}
+        self._known: WeakKeyDictionary[LoraFile, Matched] = WeakKeyDictionary()
 
     @torch.no_grad()
     def apply(self, loras: Sequence[WeightedLora], *, skip_foreign: bool = False) -> None:
         """Merge these and no others, in order, in float32. A failure leaves the weights as in the file.
 
-        Raises ``UnsupportedModel`` for a file made for another model: with more than ``MOST_LEFT_OVER`` keys that
-        fit nothing here, or without a single patch in the shape of its weight. With ``skip_foreign`` such a file is
-        left out with a warning, as the reference does.
+        A parameter for which the same patches are meant as before is not touched. Raises ``UnsupportedModel`` for a
+        file made for another model: with more than ``MOST_LEFT_OVER`` keys that fit nothing here, or without a single
+        patch in the shape of its weight. With ``skip_foreign`` such a file is left out with a warning, as the
+        reference does.
         """
-        self.remove()
         try:
             chosen = [lora for lora in map(self._matched, loras) if _accepted(lora, skip_foreign)]
-            self._network.weights_changed()
-            for parameter, patches in _by_parameter(chosen).items():
+            wanted = _by_parameter(chosen)
+            self._restore(self._merged.keys() - wanted.keys())
+            for parameter, patches in wanted.items():
                 self._merge(parameter, patches)
             for lora in chosen:
                 _tell_misfits(lora, skip_foreign)
@@ -156,7 +170,10 @@ class LoraMerger:
         weights = []
         for parameter, patches in _by_parameter(chosen).items():
             slot = self._slots.get(parameter)
-            weight = None if slot is None or parameter not in wanted else _merged_weight(slot, patches)
+            weight = None
+            if slot is not None and parameter in wanted:
+                weight, misfits = _merged_weight(slot, patches)
+                _count(misfits, patches)
             if slot is not None and weight is not None:
                 weights.append((slot, weight.to(device=rests_on, dtype=slot.parameter.dtype)))
         for lora in chosen:
@@ -165,41 +182,63 @@ class LoraMerger:
 
     def remove(self) -> None:
         """Every weight as it was loaded."""
-        if self._changed:
-            self._network.weights_changed()
-        for parameter in self._changed:
+        self._restore(set(self._merged))
+
+    def _restore(self, parameters: Iterable[str]) -> None:
+        for parameter in parameters:
             self._slots[parameter].restore()
-        self._changed.clear()
+            del self._merged[parameter]
 
     def _matched(self, lora: WeightedLora) -> _MatchedLora:
+        """A file that is still held by somebody is matched once."""
+        if lora.file not in self._known:
+            self._known[lora.file] = self._match(lora.file)
+        return _MatchedLora(lora, self._known[lora.file])
+
+    def _match(self, file: LoraFile) -> Matched:
         """The denoising network is matched first, what is left over with the text encoders."""
-        network = match_lora(lora.file, self._unet_modules)
-        rest = LoraFile(lora.file.name, {key: lora.file.content[key] for key in network.left_over})
+        network = match_lora(file, self._unet_modules)
+        rest = LoraFile(file.name, {key: file.content[key] for key in network.left_over})
         text = match_lora(rest, self._text_modules)
-        return _MatchedLora(lora, Matched({**network.patches, **text.patches}, text.left_over))
+        return Matched({**network.patches, **text.patches}, text.left_over)
 
     def _merge(self, parameter: str, patches: Sequence[tuple[Patch, _MatchedLora]]) -> None:
+        """Put the patches, and no others, into a parameter; one that is not here leaves them all over."""
         slot = self._slots.get(parameter)
         if slot is None:
-            for _, lora in patches:
-                lora.misfits += 1
+            _count([True] * len(patches), patches)
             return
-        weight = _merged_weight(slot, patches)
+        recipe = tuple((ref(patch), lora.weight) for patch, lora in patches)
+        merged_before = self._merged.get(parameter)
+        if merged_before is not None and merged_before.recipe == recipe:
+            _count(merged_before.misfits, patches)
+            return
+        weight, misfits = _merged_weight(slot, patches)
+        _count(misfits, patches)
         if weight is not None:
-            self._changed.add(parameter)
+            self._merged[parameter] = _Merged(recipe, misfits)
             slot.set(weight)
+        elif merged_before is not None:
+            self._restore([parameter])
 
 
-def _merged_weight(slot: _Slot, patches: Sequence[tuple[Patch, _MatchedLora]]) -> Tensor | None:
-    """The loaded weight with its patches, in order, in float32; ``None`` where none of them fits."""
+def _merged_weight(
+    slot: _Slot, patches: Sequence[tuple[Patch, _MatchedLora]]
+) -> tuple[Tensor | None, tuple[bool, ...]]:
+    """The loaded weight with its patches, in order, in float32 (``None``: none changes it), and what did not fit."""
     weight = original = slot.plain()
+    misfits = []
     for patch, lora in patches:
         result = merged(weight, patch, lora.weight)
-        if result is None:
-            lora.misfits += 1
-        else:
-            weight = result
-    return None if weight is original else weight
+        misfits.append(result is None)
+        weight = weight if result is None else result
+    return None if weight is original else weight, tuple(misfits)
+
+
+def _count(misfits: Sequence[bool], patches: Sequence[tuple[Patch, _MatchedLora]]) -> None:
+    """Notes which patches did not fit with the files they are of."""
+    for is_misfit, (_, lora) in zip(misfits, patches, strict=True):
+        lora.misfits += is_misfit
 
 
 def _by_parameter(loras: Sequence[_MatchedLora]) -> dict[str, list[tuple[Patch, _MatchedLora]]]:
@@ -243,7 +282,7 @@ def _unet_slots(network: DiffusionNetwork) -> Iterator[tuple[str, _Slot]]:
     own = dict(network.unet.named_parameters())
     for ldm, name in network.parameter_names.items():
         if name in own:
-            yield UNET + ldm, _Slot(own[name], network.originals[name])
+            yield UNET + ldm, _Slot(own[name], network, network.originals[name])
 
 
 def _text_slots(encoder: str, text: ClipTextEncoder) -> Iterator[tuple[str, _Slot]]:
@@ -251,4 +290,4 @@ def _text_slots(encoder: str, text: ClipTextEncoder) -> Iterator[tuple[str, _Slo
     for name, original in text.originals.items():
         if name in own:
             full = TEXT_PROJECTION if name == "text_projection" else TEXT_MODELS[encoder] + name
-            yield full, _Slot(own[name], original, text)
+            yield full, _Slot(own[name], text, original)

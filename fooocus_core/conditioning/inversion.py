@@ -29,7 +29,7 @@ class EmbeddingFiles:
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = list(roots)
+        self.roots = list(roots)
         self._read: Recent[tuple[FileState, str, int], list[Tensor]] = Recent(2 * KEPT_FILES)  # of two encoders
 
     def vectors(self, name: str, encoder: str, width: int) -> tuple[list[Tensor], str]:
@@ -53,7 +53,7 @@ class EmbeddingFiles:
 
     def names(self) -> list[str]:
         """What the files in the folders are called, without their folders and endings, each name once."""
-        paths = [path for root in self._roots for path in _files_below(root)]
+        paths = [path for root in self.roots for path in _files_below(root)]
         return list(dict.fromkeys(path.stem for path in paths if path.suffix in EXTENSIONS[1:]))
 
     def _vectors_of(self, path: Path, encoder: str, width: int) -> list[Tensor]:
@@ -65,7 +65,7 @@ class EmbeddingFiles:
 
         Names are compared with what is listed, so that no path can lead out.
         """
-        for root in self._roots:
+        for root in self.roots:
             listed = {path.relative_to(root).as_posix(): path for path in _files_below(root)}
             folders = dict.fromkeys(parent for file in listed for parent in reversed(PurePosixPath(file).parents))
             for folder in folders:

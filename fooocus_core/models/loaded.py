@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fooocus_core import plan
 from fooocus_core.adapters.inpaint_head import read_head
-from fooocus_core.adapters.lora import read_lora
+from fooocus_core.adapters.lora import LoraFile, read_lora
 from fooocus_core.adapters.merge import LoraMerger, PatchedWeights, WeightedLora
 from fooocus_core.conditioning.encode import TextEncoders
 from fooocus_core.conditioning.inversion import EmbeddingFiles
@@ -41,6 +41,7 @@ from fooocus_core.models.device import Placement
 from fooocus_core.models.guide_models import GuideModels
 from fooocus_core.models.interposer import INTERPOSER_FILE
 from fooocus_core.models.preview import LinearPreview, Preview, fitted_colours, preview_of_file
+from fooocus_core.models.recent import Recent
 from fooocus_core.models.refiner import PREVIEW_FILE as REFINER_PREVIEW_FILE
 from fooocus_core.models.refiner import LoadedRefiner, load_refiner
 from fooocus_core.models.residence import RESIDENCES, Residence
@@ -56,6 +57,8 @@ PREVIEW_FILE = "xlvaeapp.pth"
 UPSCALER_FILE = "fooocus_upscaler_s409985e5.bin"
 WORKING_ROOM_BYTES = 4 * 2**30
 """What a picture of SDXL's usual size needs beside the weights, with a margin."""
+KEPT_LORA_BYTES = 2 * 2**30
+"""Of LoRA files that stay open: two sets of five usual ones. Mapped, as nearly all are, they take no memory."""
 INPAINT_HEAD_FILE = "fooocus_inpaint_head.pth"
 INPAINT_PATCH_FILES: Mapping[plan.InpaintEngine, str] = MappingProxyType(
     {"v1": "inpaint.fooocus.patch", "v2.5": "inpaint_v25.fooocus.patch", "v2.6": "inpaint_v26.fooocus.patch"}
@@ -222,6 +225,8 @@ class ModelStore:
         self._hashes = hashes
         self._loaded: tuple[object, LoadedModel] | None = None
         self._merged: list[tuple[object, float]] = []
+        self._lora_files: Recent[FileState, LoraFile] = Recent(KEPT_LORA_BYTES, lambda file: file.nbytes)
+        self._embeddings: EmbeddingFiles | None = None
         self._refiner: tuple[object, LoadedRefiner] | None = None
         self._inpaint: tuple[object, InpaintNetwork] | None = None
         self.guides = GuideModels(library, placement)
@@ -234,7 +239,9 @@ class ModelStore:
     def embeddings(self) -> EmbeddingFiles | None:
         """Where textual inversions are looked up. Without any folder ``embedding:`` words are words like others."""
         folders = [folder for folder in self.library.folders("embeddings") if folder.is_dir()]
-        return EmbeddingFiles(folders) if folders else None
+        if self._embeddings is None or self._embeddings.roots != folders:
+            self._embeddings = EmbeddingFiles(folders)
+        return self._embeddings if folders else None
 
     def load(self, models: plan.Models, loras: Sequence[plan.Lora] = ()) -> LoadedModel:
         """The checkpoint of a plan with ``loras`` and no others merged, in their order.
@@ -290,7 +297,7 @@ class ModelStore:
         if self._inpaint is None or self._inpaint[0] != key:
             self._inpaint = None
             _release_memory()
-            files = [WeightedLora(read_lora(path), weight) for path, weight in self._present(loras)]
+            files = [self._weighted(path, weight) for path, weight in self._present(loras)]
             weight = read_head(head)
             if len(weight) != model.network.shape.channels[0]:
                 raise UnsupportedModel(head.name, "this inpaint head is not made for the checkpoint's network")
@@ -315,7 +322,7 @@ class ModelStore:
         )
         if refiner.owns_vae and refiner.translate is None:
             raise UnknownModel("vae_approx", INTERPOSER_FILE, f"the refiner {name}")
-        refiner.merge([WeightedLora(read_lora(lora), weight) for lora, weight in loras])
+        refiner.merge([self._weighted(lora, weight) for lora, weight in loras])
         if self._hashes is not None:
             refiner.checkpoint_hash = self._hashes.short(path)
         return refiner
@@ -325,10 +332,14 @@ class ModelStore:
         state: list[tuple[object, float]] = [(_state(path), weight) for path, weight in present]
         if state == self._merged:
             return
-        files = [WeightedLora(read_lora(path), weight) for path, weight in present]
+        files = [self._weighted(path, weight) for path, weight in present]
         self._merged = []  # should merging fail, it leaves the weights as in the file
         model.merger.apply(files)
         self._merged = state
+
+    def _weighted(self, path: Path, weight: float) -> WeightedLora:
+        """A LoRA, read from disk unless it was lately and has not changed."""
+        return WeightedLora(self._lora_files.get_or(file_state(path), lambda: read_lora(path)), weight)
 
     def _present(self, loras: Sequence[plan.Lora]) -> list[tuple[Path, float]]:
         """The LoRAs that are on disk."""
@@ -376,6 +387,7 @@ class ModelStore:
         self._reside(self._asked)
         self._loaded = None
         self._merged = []
+        self._lora_files.clear()
         self._refiner = None
         self._inpaint = None
         self.guides.unload()

@@ -74,8 +74,8 @@ def errors() -> Iterator[Exception]:
 
 
 def loaded_anew(studio: Studio, name: str) -> None:
-    """What is called only while something is loaded shall be called."""
-    if name in ("checkpoint", "read_lora"):
+    """What is called only while something is loaded, or once for a text, shall be called."""
+    if name in ("checkpoint", "read_lora", "encode"):
         studio.engine.unload()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fooocus_core.adapters.lora import LoraFile
+from fooocus_core.adapters import merge
+from fooocus_core.adapters.lora import LoraFile, Matched, match_lora
 from fooocus_core.adapters.lora_maths import (
     Difference,
     EightBit,
@@ -222,3 +225,72 @@ def test_a_text_encoder_is_told_when_its_own_weights_change(
     merger.remove()
     assert {name for name in texts if merged[name] != before[name]} == changed
     assert {name for name in texts if versions()[name] != merged[name]} == changed
+
+
+def places_of(model: LoadedModel) -> dict[str, tuple[int, int]]:
+    """Where every parameter lies, and how often it has been changed in place."""
+    parts = {"unet": model.network.unet, "l": model.text.l.model, "g": model.text.g.model}
+    return {
+        f"{part}.{key}": (weight.data_ptr(), weight._version)
+        for part, net in parts.items()
+        for key, weight in net.named_parameters()
+    }
+
+
+def touched(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> set[str]:
+    return {key.partition(".")[0] for key in before if before[key] != after[key]}
+
+
+def only(part: str, seed: int, weight: float = 1.0) -> WeightedLora:
+    """A file that changes one of the networks alone."""
+    whole = lora(seed=seed).file
+    tensors = {key: tensor for key, tensor in whole.content.items() if key.startswith(PLACES[part].flat)}
+    return WeightedLora(LoraFile(f"{part}.safetensors", tensors), weight)
+
+
+def test_only_what_is_meant_to_differ_is_touched(model: LoadedModel, merger: LoraMerger) -> None:
+    files = [only("unet", 1), only("l", 2), only("g", 3)]
+    plain = places_of(model)
+    merger.apply(files)
+    merged = places_of(model)
+    assert touched(plain, merged) == {"unet", "l", "g"}
+    merger.apply(files)
+    assert places_of(model) == merged
+    merger.apply([files[0], WeightedLora(files[1].file, 0.5), files[2]])
+    other_weight = places_of(model)
+    assert touched(merged, other_weight) == {"l"}
+    merger.apply([files[0], files[2]])
+    without = places_of(model)
+    assert touched(other_weight, without) == {"l"}
+    merger.apply([files[2], WeightedLora(files[0].file, 0.0)])
+    assert touched(without, places_of(model)) == {"unet"}
+
+
+def test_what_does_not_fit_is_told_again_though_nothing_is_merged_again(
+    model: LoadedModel, merger: LoraMerger, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = dict(lora().file.content)
+    tensors[f"{PLACES['l'].flat}.lora_up.weight"] = torch.ones(7, 1)
+    file = LoraFile("partly.safetensors", tensors)
+    for _ in range(2):
+        caplog.clear()
+        merger.apply([WeightedLora(file, 1.0)])
+        assert "partly.safetensors: 1 of its 3 patches fit no weight here" in caplog.text
+
+
+def test_a_file_is_matched_once_and_then_forgotten_with_it(merger: LoraMerger, monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[str] = []
+
+    def counted(file: LoraFile, modules: Mapping[str, str]) -> Matched:
+        matched.append(file.name)
+        return match_lora(file, modules)
+
+    monkeypatch.setattr(merge, "match_lora", counted)
+    first, second = only("unet", 1), only("l", 2)
+    for loras in ([first], [first, second], [WeightedLora(first.file, 0.3)], [second]):
+        merger.apply(loras)
+    assert sorted(matched) == ["l.safetensors"] * 2 + ["unet.safetensors"] * 2  # the network, then the encoders
+    held = [weakref.ref(tensor) for tensor in (*first.file.content.values(), *second.file.content.values())]
+    del first, second, loras
+    gc.collect()
+    assert not any(tensor() is not None for tensor in held)

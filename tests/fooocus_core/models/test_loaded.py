@@ -10,9 +10,11 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fooocus_core.adapters.lora import LoraFile, read_lora
 from fooocus_core.conditioning.adm import base_adm, select_timed_adm
 from fooocus_core.errors import UnknownModel, UnreadableModel, UnsupportedModel
 from fooocus_core.library import FileHashes, Library
+from fooocus_core.models import loaded
 from fooocus_core.models.autoencoder import load_autoencoder
 from fooocus_core.models.device import Placement, choose_placement
 from fooocus_core.models.loaded import LoadedModel, ModelStore, load_model
@@ -308,6 +310,48 @@ def test_the_same_loras_are_not_merged_again(store: ModelStore, tmp_path: Path) 
     changed = store.load(Models("tiny.safetensors"), [lora]).network.unet.get_parameter(name).clone()
     original = store.load(Models("tiny.safetensors")).network.originals[name]
     torch.testing.assert_close(changed - original.float(), torch.full((64, 64), 0.125), atol=1e-6, rtol=0)
+
+
+def test_a_lora_file_is_read_once_until_it_changes(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> LoraFile:
+        read.append(path.name)
+        return read_lora(path)
+
+    monkeypatch.setattr(loaded, "read_lora", counted)
+    one, other = (write_lora(tmp_path / "loras", f"{name}.safetensors", 0.1) for name in "ab")
+    for loras in ([one], [other], [one], [], [one, other], [Lora(one.name, 0.25)]):
+        store.load(Models("tiny.safetensors"), loras)
+    assert sorted(read) == ["a.safetensors", "b.safetensors"]
+    write_lora(tmp_path / "loras", one.name, 0.25)
+    store.load(Models("tiny.safetensors"), [one])
+    assert sorted(read) == ["a.safetensors", "a.safetensors", "b.safetensors"]
+    store.unload()
+    store.load(Models("tiny.safetensors"), [other])
+    assert len(read) == 4
+
+
+def test_one_set_of_loras_after_another_is_the_first_again_bit_for_bit(store: ModelStore, tmp_path: Path) -> None:
+    one, other = (write_lora(tmp_path / "loras", f"{name}.safetensors", 0.1) for name in "ab")
+    sets = [[], [one], [other, one], [Lora(one.name, -1.0)]]
+    fresh = []
+    for loras in sets:
+        store.unload()
+        fresh.append(weights_of(store.load(Models("tiny.safetensors"), loras)))
+    for number in (0, 1, 2, 1, 3, 0, 3, 2, 0):
+        again = weights_of(store.load(Models("tiny.safetensors"), sets[number]))
+        assert all(torch.equal(fresh[number][name], weight) for name, weight in again.items()), number
+
+
+def test_embeddings_are_looked_up_in_the_folders_that_are_there(store: ModelStore, tmp_path: Path) -> None:
+    assert store.embeddings() is None
+    (tmp_path / "embeddings").mkdir()
+    files = store.embeddings()
+    assert files is not None
+    assert store.embeddings() is files
 
 
 def test_a_broken_lora_leaves_the_weights_as_they_were(store: ModelStore, tmp_path: Path) -> None:
