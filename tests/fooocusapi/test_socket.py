@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from fooocus_core.events import Finished
 from fooocusapi.app import create_app
@@ -43,10 +44,9 @@ class Listening:
 
 
 @contextlib.contextmanager
-def listening(house: House) -> Iterator[Listening]:
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(house.settings, house.open), log_config=None, timeout_graceful_shutdown=1)
-    )
+def on_a_port(app: FastAPI) -> Iterator[tuple[int, httpx.Client]]:
+    """An application behind a free port of the loopback, and a client of it."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -56,10 +56,16 @@ def listening(house: House) -> Iterator[Listening]:
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
-            yield Listening(house, port, client)
+            yield port, client
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def listening(house: House) -> Iterator[Listening]:
+    with on_a_port(create_app(house.settings, house.open)) as (port, client):
+        yield Listening(house, port, client)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import copy
 import io
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from fooocus_core.events import Event, Finished, ImageFinished, Progress, Started
@@ -53,14 +54,16 @@ def picture_file(width_px: int = 512, height_px: int = 512, kind: str = "PNG", v
 
 
 def path_of(url: str) -> str:
-    return url.removeprefix("http://testserver")
+    """An address without its server."""
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
 
 
-def reserved(client: TestClient, **values: Any) -> Any:
+def reserved(client: httpx.Client, **values: Any) -> Any:
     return client.post("/v1/resource/image", json=values).json()
 
 
-def uploaded(client: TestClient, data: bytes | None = None) -> str:
+def uploaded(client: httpx.Client, data: bytes | None = None) -> str:
     """The identifier of a picture that was put where it belongs."""
     slot = reserved(client)
     answer = client.put(path_of(slot["putUrl"]), content=data or picture_file())
@@ -68,11 +71,11 @@ def uploaded(client: TestClient, data: bytes | None = None) -> str:
     return str(slot["resourceId"])
 
 
-def shown(client: TestClient, job_id: str) -> Any:
+def shown(client: httpx.Client, job_id: str) -> Any:
     return client.get(f"{JOBS}/{job_id}").json()["job"]
 
 
-def ended(client: TestClient, job_id: str) -> Any:
+def ended(client: httpx.Client, job_id: str) -> Any:
     """The job once nothing can happen to it any more."""
     wait_until(lambda: shown(client, job_id)["status"] in FINAL)
     return shown(client, job_id)
@@ -90,7 +93,7 @@ def blank_story(plan: Plan) -> Iterator[Event]:
     yield Started(plan.main.image_number)
     for index in range(plan.main.image_number):
         seed = (plan.main.seed + index) % 2**32
-        yield Progress((index + 0.5) / plan.main.image_number, "Step 1/2")
+        yield Progress((index + 0.5) / plan.main.image_number, "Step 1/2", np.full((8, 8, 3), 90, np.uint8))
         pixels = np.full((size.height_px, size.width_px, 3), seed % 256, np.uint8)
         yield ImageFinished(index, seed, pixels, ImageRecord(seed, size.width_px, size.height_px, "some.safetensors"))
     yield Finished()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi.testclient import TestClient
+import httpx
 
 from tests.fooocusapi.surfaces.tams.asking import JOBS, picture_file, uploaded, with_uploads
 from tests.fooocusapi.surfaces.tams.matching import mismatch
@@ -17,12 +17,17 @@ EXAMPLES: dict[str, Any] = {
     for example in json.loads((Path(__file__).parent / "contract" / "examples.json").read_text(encoding="utf-8"))
 }
 PAINTED = [name for name, example in EXAMPLES.items() if "final" in example]
+"""Bodies whose job is told to its end."""
+STATES = ("job_waiting", "job_running", "job_failed", "job_cancel")
+APART = (*STATES, "resource_put", "repeat_same_request", "repeat_other_body", "err_no_auth", "err_bad_json")
+"""What cannot be sent as it stands: it needs a job, a slot, or a caller of its own."""
+AT_ONCE = [name for name, example in EXAMPLES.items() if name not in APART and "final" not in example]
 
 Draw = Callable[[str, int, int], bytes]
 """The file of an upload, by its identifier in the example and its size."""
 
 
-def asked(client: TestClient, example: Any, draw: Draw = lambda _, width, height: picture_file(width, height)) -> Any:
+def asked(client: httpx.Client, example: Any, draw: Draw = lambda _, width, height: picture_file(width, height)) -> Any:
     """The answer to the example's request, with uploads of its own and a key that no other one has."""
     ids = {
         written: uploaded(client, draw(written, *map(int, size.split("x"))))

@@ -27,12 +27,8 @@ from tests.fooocusapi.surfaces.tams.asking import (
     uploaded,
     with_uploads,
 )
-from tests.fooocusapi.surfaces.tams.examples import EXAMPLES, PAINTED, asked, check_answer
+from tests.fooocusapi.surfaces.tams.examples import APART, AT_ONCE, EXAMPLES, PAINTED, asked, check_answer
 from tests.fooocusapi.surfaces.tams.matching import mismatch
-
-STATES = ("job_waiting", "job_running", "job_failed", "job_cancel")
-APART = (*STATES, "resource_put", "repeat_same_request", "repeat_other_body", "err_no_auth", "err_bad_json")
-AT_ONCE = [name for name, example in EXAMPLES.items() if name not in APART and "final" not in example]
 
 
 @pytest.fixture(scope="module")
