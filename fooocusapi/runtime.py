@@ -247,13 +247,19 @@ def make_core_engine(
 
     from fooocus_core.engine import Engine as CoreEngine
     from fooocus_core.filter.content_filter import ContentFilter
+    from fooocus_core.models.compiled import compiler_for
     from fooocus_core.models.loaded import ModelStore
     from fooocus_core.prompts.expansion import PromptExpansion
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
     placement = _placement(settings)
-    models = ModelStore(library, placement, FileHashes(settings.models_root / "hash_cache.txt"))
+    models = ModelStore(
+        library,
+        placement,
+        FileHashes(settings.models_root / "hash_cache.txt"),
+        compiler_for(settings.compile, placement.device, settings.models_root / "compiled"),
+    )
     logger.info("engine on %s, vram %s", placement.device, settings.vram)
     _load_ahead(models, preset, library)
     shelves = shelves_of(settings, library, config)
@@ -266,6 +272,7 @@ def make_core_engine(
         pictures or kept_pictures(settings).read,
         ContentFilter(library, placement.home),
         masks,
+        settings.pictures_at_once,
     )
 
 

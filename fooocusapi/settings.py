@@ -26,6 +26,7 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Vram = Literal["low", "normal", "high"]
+Compile = Literal["auto", "always", "never"]
 
 TaskWebhook = Literal["string", "object"]
 
@@ -164,7 +165,11 @@ class Settings(BaseSettings):
     precision: Precision = Field("auto", description="of the denoising network")
     vae_precision: Precision = Field("auto", description="of the autoencoder")
     vram: Vram = Field("normal", description="how much of what a picture takes is on the device at a time")
+    compile: Compile = Field(
+        "auto", description="compile the networks in the background; until that is done they run as they are"
+    )
     cpu_threads: int = Field(0, ge=0, description="threads of the renderer on a CPU; 0: its own choice")
+    pictures_at_once: int = Field(1, ge=1, le=8, description="how many pictures of one job are painted together")
 
     @field_validator("base_url", "webhook_url", mode="after")
     @classmethod
@@ -252,6 +257,7 @@ _SHARED_WITH_DEMO = (
     "precision",
     "vae_precision",
     "vram",
+    "compile",
     "cpu_threads",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -148,7 +148,7 @@ def limited(
 
 def _sum(first: ControlResiduals, second: ControlResiduals) -> ControlResiduals:
     skips = tuple(a + b for a, b in zip(first.skips, second.skips, strict=True))
-    return replace(first, skips=skips, middle=first.middle + second.middle)
+    return ControlResiduals(skips, first.middle + second.middle)
 
 
 def build_control(file: Mapping[str, Tensor], name: str, base: DiffusionNetwork) -> ControlNetwork:

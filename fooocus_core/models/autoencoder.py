@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.compiled import Compiler, form_of_weights
 from fooocus_core.models.device import is_out_of_memory
 from fooocus_core.models.residence import RESIDENCES, Residence, at_work
 from fooocus_core.models.tiles import Tile, tiled
@@ -35,6 +36,8 @@ ENCODE_TILES = ((512, 512), (1024, 256), (256, 1024))
 ENCODE_OVERLAP = 64
 TILE_CELLS = 64 * 64
 """What a tile of either kind holds in latent cells."""
+WORTH_CALLS = 4
+"""Pictures of one size for which compiling the decoder is worth it."""
 _LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
@@ -71,6 +74,7 @@ class Autoencoder:
         self.shape = shape
         self._works_on = works_on
         self._in_tiles = in_tiles
+        self.compiler: Compiler | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,10 +147,12 @@ class Autoencoder:
     @torch.no_grad()
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The decoder's own output, about -1 ... 1."""
-        network = cast(Any, self.network)
         with self._at_work():
-            decoded: Tensor = network.decode(latents.to(device=self.device, dtype=self.dtype), return_dict=False)[0]
-        return decoded.float()
+            latents = latents.to(device=self.device, dtype=self.dtype)
+            if self.compiler is None:
+                return _decoded(self.network, latents).float()
+            form = form_of_weights(self.network)
+            return self.compiler.run(_decoded, form, self.network, latents, worth_calls=WORTH_CALLS).float()
 
     @torch.no_grad()
     def moments(self, signed: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +181,11 @@ class Autoencoder:
 
     def _at_work(self) -> AbstractContextManager[None]:
         return at_work(self.network, self._works_on)
+
+
+def _decoded(network: Any, latents: Tensor) -> Tensor:
+    decoded: Tensor = network.decode(latents, return_dict=False)[0]
+    return decoded
 
 
 def cropped(pixels: Tensor, multiple: int) -> Tensor:

@@ -26,11 +26,14 @@ from torch.nn.functional import (
     silu,
 )
 
-from fooocus_core.sampling.network import Attended, KeysValues, NetworkCall, SeenPictures
+from fooocus_core.models.compiled import Compiler, form_of_weights
+from fooocus_core.sampling.network import Attended, Join, KeysValues, NetworkCall, SeenPictures
 
 TEXTS_AT_MOST = 4
 """So many texts' keys and values are kept: both sides of a prompt, apart where their lengths differ, and two more."""
 
+WORTH_CALLS = 20
+"""Pictures of one size for which compiling is worth it: more than a single one of a few steps."""
 PLAIN_CALL = NetworkCall((), 0.0)
 """A call on which nothing is put."""
 Known = list[list[Sequence[Attended]]]
@@ -44,9 +47,11 @@ class ForwardPass:
     side when it is made; the network's own parameters become views of them, so that nothing is held twice.
     """
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, compiler: Compiler | None = None) -> None:
         """``unet``: a ``UNet2DConditionModel`` as ``build_unet`` makes it, with its weights."""
         net: Any = unet
+        self._compiler = compiler
+        self._form = None if compiler is None else form_of_weights(unet)
         self._texts = _Texts()
         self._time_features = net.time_proj
         self._time = _Embedding(net.time_embedding)
@@ -76,38 +81,51 @@ class ForwardPass:
         ``latents``: ``[batch, channels, h, w]``; ``timesteps``: ``[batch]``, of any dtype; ``context``: ``[batch,
         tokens, width]``, not to be changed while in use; ``adm``: ``[batch, width]``, if the network takes one.
         """
-        return self.calculated(latents, timesteps, adm, self._texts.of(context, call.pictures, self._known), call)
+        known = self._texts.of(context, call.pictures, self._known)
+        skips, middle = ((), None) if call.residuals is None else call.residuals
+        arguments = (self, latents, timesteps, adm, known, skips, middle, call.feature)
+        if self._compiler is None or call.join is not None:
+            return ForwardPass.calculated(*arguments, call.join)
+        return self._compiler.run(ForwardPass.calculated, self._form, *arguments, worth_calls=WORTH_CALLS)
 
     def calculated(
-        self, latents: Tensor, timesteps: Tensor, adm: Tensor | None, known: Known, call: NetworkCall
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        adm: Tensor | None,
+        known: Known,
+        skips: Sequence[Tensor] = (),
+        middle: Tensor | None = None,
+        feature: Tensor | None = None,
+        join: Join | None = None,
     ) -> Tensor:
         """The same with what each block knows of the text: nothing but tensors' arithmetic."""
         text = iter(known)
         projected = self._time_projection(silu(self._embedded(timesteps, adm, latents.dtype)))
         time = iter(torch.split(projected, self._time_widths, 1))
-        x, residuals = self._first(latents), call.residuals
-        if call.feature is not None:
-            x = x + call.feature.to(x)
-        skips = [x]
+        x = self._first(latents)
+        if feature is not None:
+            x = x + feature.to(x)
+        kept = [x]
         for level in self._down:
             for residual, transformer in level.blocks:
                 x = _through(residual, transformer, x, time, text)
-                skips.append(x)
+                kept.append(x)
             if level.resampling is not None:
                 x = level.resampling(x)
-                skips.append(x)
-        if residuals is not None:
-            skips = [skip + more for skip, more in zip(skips, residuals.skips, strict=True)]
+                kept.append(x)
+        if skips:
+            kept = [skip + more for skip, more in zip(kept, skips, strict=True)]
         for residual, transformer in self._middle.blocks:
             x = _through(residual, transformer, x, time, text)
-        if residuals is not None:
-            x = x + residuals.middle
+        if middle is not None:
+            x = x + middle
         for level in self._up:
             for residual, transformer in level.blocks:
-                joined = (x, skips.pop()) if call.join is None else call.join(x, skips.pop())
+                joined = (x, kept.pop()) if join is None else join(x, kept.pop())
                 x = _through(residual, transformer, torch.cat(joined, 1), time, text)
             if level.resampling is not None:
-                x = level.resampling(interpolate(x, skips[-1].shape[2:], mode="nearest"))
+                x = level.resampling(interpolate(x, kept[-1].shape[2:], mode="nearest"))
         return self._last(silu(self._last_norm(x)))
 
     def _embedded(self, timesteps: Tensor, adm: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -37,6 +37,7 @@ from fooocus_core.models.checkpoint import (
     open_checkpoint,
     prediction_of,
 )
+from fooocus_core.models.compiled import Compiler
 from fooocus_core.models.device import Placement
 from fooocus_core.models.guide_models import GuideModels
 from fooocus_core.models.interposer import INTERPOSER_FILE
@@ -218,8 +219,16 @@ class InpaintNetwork:
 class ModelStore:
     """Keeps the last checkpoint loaded, so that a second job with it costs nothing. For one thread."""
 
-    def __init__(self, library: Library, placement: Placement, hashes: FileHashes | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        placement: Placement,
+        hashes: FileHashes | None = None,
+        compiler: Compiler | None = None,
+    ) -> None:
+        """``compiler``: what may find faster ways for the networks that take the most time; ``None``: nothing does."""
         self.library = library
+        self._compiler = compiler
         self.placement = placement
         self._asked = placement.residence
         self._hashes = hashes
@@ -320,6 +329,7 @@ class ModelStore:
             interposer=self._approximation(INTERPOSER_FILE),
             preview_path=self._approximation(REFINER_PREVIEW_FILE),
         )
+        refiner.network.compiler = self._compiler
         if refiner.owns_vae and refiner.translate is None:
             raise UnknownModel("vae_approx", INTERPOSER_FILE, f"the refiner {name}")
         refiner.merge([self._weighted(lora, weight) for lora, weight in loras])
@@ -362,6 +372,7 @@ class ModelStore:
             upscaler=self._shared_upscaler,
             preview_path=self._approximation(PREVIEW_FILE),
         )
+        model.network.compiler = model.autoencoder.compiler = self._compiler
         if self._hashes is not None:
             model.checkpoint_hash = self._hashes.short(path)
         return model

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
+from fooocus_core.models.compiled import Compiler
 from fooocus_core.models.forward_pass import PLAIN_CALL, ForwardPass
 from fooocus_core.sampling.network import NetworkCall
 
@@ -57,6 +58,7 @@ class DiffusionNetwork:
 
     ``originals`` are the file's tensors under the names of the UNet's parameters, mapped and as they were stored:
     whatever is merged into the weights is taken off by them. ``parameter_names`` leads from ldm keys to those names.
+    ``compiler``, to be set before the first call, may find a faster way to the same answers.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class DiffusionNetwork:
         self.shape = shape
         self.originals = originals
         self.parameter_names = parameter_names
+        self.compiler: Compiler | None = None
 
     @cached_property
     def part_names(self) -> Mapping[str, str]:
@@ -122,7 +125,7 @@ class DiffusionNetwork:
 
     @cached_property
     def _forward_pass(self) -> ForwardPass:
-        return ForwardPass(self.unet)
+        return ForwardPass(self.unet, self.compiler)
 
     def _network_input(self, latents: Tensor) -> Tensor:
         """A classic inpaint network gets a full mask and a constant picture beside the latent."""

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class ControlResiduals:
+class ControlResiduals(NamedTuple):
     """What control networks add: to each skip connection, the shallowest first, and to the middle's output."""
 
     skips: tuple[Tensor, ...]
