@@ -7,14 +7,10 @@ matters more.
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
-import torchsde  # type: ignore[import-untyped]
 from torch import Tensor
 
-BROWNIAN_TOLERANCE: Final = 1e-6
-BROWNIAN_DIGITS: Final = 6
+from fooocus_core.sampling.brownian import DIGITS, BrownianPath
 
 
 class NoiseSource:
@@ -57,7 +53,7 @@ class BrownianNoise:
         self._seed = seed
         self._shape = shape
         self._device = step_device
-        self._path: torchsde.BrownianTree | None = None
+        self._path: BrownianPath | None = None
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor, like: Tensor) -> Tensor:
         """Noise of the step between two levels, on the device of ``like``; steps down and up differ in sign."""
@@ -71,15 +67,10 @@ class BrownianNoise:
         if low == high:
             return torch.zeros(self._shape, device=self._device)
         if self._path is None:
-            self._path = self._grow()
-        increment: Tensor = self._path(low, high)
-        return increment
-
-    def _grow(self) -> torchsde.BrownianTree:
-        start = torch.zeros(self._shape, device=self._device)
-        return torchsde.BrownianTree(self._low, start, self._high, entropy=self._seed, tol=BROWNIAN_TOLERANCE)
+            self._path = BrownianPath(self._seed, self._low, self._high, self._shape, self._device)
+        return self._path(low, high)
 
     def _inside(self, sigma: float) -> float:
-        # The tree rounds its own ends, so they are what a level may not pass.
-        low, high = round(self._low, BROWNIAN_DIGITS), round(self._high, BROWNIAN_DIGITS)
-        return min(max(sigma, low), high)
+        # The path rounds its own ends, so they are what a level may not pass.
+        low, high = round(self._low, DIGITS), round(self._high, DIGITS)
+        return min(max(round(sigma, DIGITS), low), high)

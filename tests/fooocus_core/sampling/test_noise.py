@@ -70,6 +70,11 @@ def test_noise_fades_out_beyond_the_path() -> None:
     torch.testing.assert_close(inside, across)
 
 
+def test_levels_nearer_than_the_path_tells_have_no_noise_between_them() -> None:
+    noise = BrownianNoise(5, (1.0, 4.0), SHAPE, CPU)
+    assert not noise(level(2.0000002), level(2.0), torch.zeros(SHAPE)).any()
+
+
 def test_a_range_of_one_level_has_no_noise() -> None:
     noise = BrownianNoise(5, (4.0, 4.0), SHAPE, CPU)
     assert not noise(level(9.0), level(2.0), torch.zeros(SHAPE)).any()
