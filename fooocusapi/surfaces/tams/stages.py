@@ -26,7 +26,7 @@ from fooocus_core.plan import (
 from fooocus_core.presets.preset import Preset
 from fooocus_core.presets.sizes import Size
 from fooocus_core.resolve import choose_checkpoint
-from fooocus_core.sampling.names import SCHEDULER_NAMES
+from fooocus_core.sampling.names import WEB_UI_SCHEDULER_NAMES
 from fooocusapi.surfaces.tams import schemas
 from fooocusapi.surfaces.tams.controls import ControlMeans, asked_entries, guides
 from fooocusapi.surfaces.tams.detectors import part_of, search_for
@@ -54,7 +54,6 @@ from fooocusapi.surfaces.tams.vocabulary import (
     NO_VAE,
     OLDER_VAES,
     PLAIN_ENLARGING,
-    SCHEDULES,
     find_sampler,
 )
 
@@ -343,10 +342,8 @@ class _Reading:
         if named is None:
             self._judge.refuse(f"{path}.sampler", f"unknown sampler {_shown(block.sampler)}")
         schedule = (block.schedule_name or "").strip().lower()
-        if schedule and schedule not in SCHEDULES:
-            self._judge.refuse(f"{path}.scheduleName", f"one of {', '.join(SCHEDULES)} is needed")
-        elif schedule and schedule not in SCHEDULER_NAMES:
-            self._judge.decline(f"{path}.scheduleName", f"the schedule {schedule} is not offered by this server")
+        if schedule and schedule not in WEB_UI_SCHEDULER_NAMES:
+            self._judge.refuse(f"{path}.scheduleName", f"one of {', '.join(WEB_UI_SCHEDULER_NAMES)} is needed")
         return (named.sampler, schedule or named.schedule) if named else ("", "")
 
     def _check_clip_skip(self, field: str, value: int | None) -> None:

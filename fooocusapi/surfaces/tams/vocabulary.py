@@ -12,9 +12,6 @@ from fooocus_core.sampling.names import SAMPLER_NAMES
 
 DEFAULT_SAMPLER: Final = "DPM++ 2M Karras"
 
-SCHEDULES: Final = ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta")
-"""What ``scheduleName`` may say."""
-
 _SUFFIXES: Final = ("karras", "exponential")
 _DEFAULT_SCHEDULE: Final = "normal"
 

@@ -74,6 +74,15 @@ def test_callers_without_a_key_are_turned_away_before_their_body_comes(tmp_path:
     assert (status, json.loads(answered)["code"]) == (401, 16)
 
 
+def test_browsers_ask_without_a_key(client: TestClient) -> None:
+    headers = {"Origin": "http://a.example", "Access-Control-Request-Method": "POST"}
+    for path in (JOBS, "/v1/resource/image", "/v1/resource/image/x"):
+        answer = client.options(path, headers={**headers, "Access-Control-Request-Headers": "authorization"})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] in ("*", "http://a.example")
+        assert {"GET", "POST", "PUT", "DELETE"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+
+
 def test_applications_do_not_see_each_other(client: TestClient) -> None:
     job = client.post(JOBS, json=body("mine"), headers=bearer("first")).json()["job"]
     assert client.get(f"{JOBS}/{job['id']}", headers=bearer("first")).status_code == 200

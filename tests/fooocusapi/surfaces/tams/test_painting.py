@@ -69,6 +69,14 @@ def test_a_stand_in_for_an_upscaler_is_told_in_the_file(painting: TestClient) ->
     assert "Steps" not in text
 
 
+def test_the_schedule_that_fooocus_does_not_know_paints(painting: TestClient) -> None:
+    one, other = (
+        run(painting, f"schedule-{name}", painted(steps=3, sampler="Euler", scheduleName=name), seed=4)[0]
+        for name in ("beta", "normal")
+    )
+    assert not np.array_equal(one, other)
+
+
 def test_stages_work_on_what_the_one_before_has_made(painting: TestClient) -> None:
     """Enlarged without a second pass, the result is the first stage's picture, pixel by pixel."""
     larger = {"hrUpscaler": "Nearest", "hrScale": 2, "hrSecondPassSteps": 0, "denoisingStrength": 0}
