@@ -18,7 +18,7 @@ from fooocus_core.models.guide_models import ENCODER
 from fooocus_core.plan import Guide, GuideKind, Guides, Output, Plan, Repaint, Sampling, StartPicture
 from fooocus_core.stages import repainting
 from tests.fooocus_core.models.guide_files import write_guide_files, write_thin_base
-from tests.fooocus_core.stages.rendering import Studio
+from tests.fooocus_core.stages.rendering import Studio, assert_same_together
 
 SIDE = 64
 SENT: dict[str, NDArray[np.uint8]] = {
@@ -89,6 +89,11 @@ def test_control_where_and_when_it_does_not_count_changes_nothing(studio: Studio
 def test_the_weightings_differ(studio: Studio) -> None:
     asked = guides("ImagePrompt")
     assert not np.array_equal(pixels(studio, asked), pixels(studio, replace(asked, weighting="standard")))
+
+
+def test_pictures_painted_together_are_those_painted_alone(studio: Studio) -> None:
+    """The pictures that steer stop within the run, so that some calls have residuals and some have none."""
+    assert_same_together(studio, plan(studio, guides(*KINDS, stop=0.6), sampling=Sampling("euler", "karras", 2)))
 
 
 def test_guides_steer_a_variation(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.interposer import INTERPOSER_FILE
 from fooocus_core.plan import Diffuse, FreeU, Guidance, Plan, Sampling, SwapMethod
 from tests.fooocus_core.models.tiny import write_checkpoint
-from tests.fooocus_core.stages.rendering import Studio
+from tests.fooocus_core.stages.rendering import Studio, assert_same_together
 from tools.synthetic import BASE, INTERPOSER, REFINER, SD15, thin_checkpoint
 
 STEPS, SWITCH = 3, 1
@@ -97,6 +97,13 @@ def test_a_refiner_changes_the_picture(studio: Studio, plain: np.ndarray, refine
     told = [event for event in events if isinstance(event, Progress) and event.text.startswith("Step")]
     assert [event.text.split()[1] for event in told] == [f"{number}/{STEPS}" for number in range(1, STEPS + 1)]
     assert [event.preview is not None for event in told] == [True] * STEPS
+
+
+@pytest.mark.parametrize(("refiner", "swap"), [*CASES, ("sd15.safetensors", "vae"), (None, "joint")])
+def test_pictures_painted_together_are_those_painted_alone(
+    studio: Studio, refiner: str | None, swap: SwapMethod
+) -> None:
+    assert_same_together(studio, plan(studio, refiner, swap, freeu=FreeU(1.3, 1.4, 0.9, 0.2)))
 
 
 def test_the_next_job_has_no_trace_of_the_refiner(studio: Studio, plain: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from fooocus_core.models.loaded import INPAINT_HEAD_FILE, INPAINT_PATCH_FILES
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.plan import InpaintEngine, Lora, Output, Plan, Repaint, Sampling
 from fooocus_core.stages import repainting
-from tests.fooocus_core.stages.rendering import Studio
+from tests.fooocus_core.stages.rendering import Studio, assert_alike_together, assert_same_together
 from tests.fooocus_core.stages.test_refiners import is_shallow
 from tools.synthetic import BASE, thin_checkpoint
 
@@ -83,6 +83,11 @@ def test_what_is_not_masked_stays_to_the_last_bit(pocket: Studio) -> None:
         np.testing.assert_array_equal(result[soft == 0], scene()[soft == 0])
         changed = np.abs(result[soft == 255].astype(int) - scene()[soft == 255])
         assert changed.mean() > 10
+
+
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc"])
+def test_several_painted_together_are_those_painted_alone(pocket: Studio, sampler: str) -> None:
+    assert_alike_together(pocket, plan(pocket, INSIDE, sampling=Sampling(sampler, "karras", STEPS)))
 
 
 def test_an_outpainting_keeps_the_picture_inside_its_frame(pocket: Studio) -> None:
@@ -214,6 +219,13 @@ def test_the_last_steps_are_the_plain_networks(sdxl: Studio, monkeypatch: pytest
     patched, plain = used[0], used[-1]
     assert patched != plain
     assert used == [patched, patched, plain, plain]
+
+
+@pytest.mark.usefixtures("small_class")
+@pytest.mark.parametrize("switch_step", [1, STEPS])
+def test_pictures_painted_together_are_those_painted_alone(sdxl: Studio, switch_step: int) -> None:
+    """With an engine's patch and head, and through the hand-over to the same network without them."""
+    assert_same_together(sdxl, plan(sdxl, engine("v2.6"), switch_step=switch_step))
 
 
 @pytest.mark.usefixtures("small_class")

@@ -1,0 +1,196 @@
+"""Pictures of one job painted one by one and together, in turn, in one process.
+
+``python benchmarks/together.py [--checkpoint FILE] [--markdown docs/performance.md] [--json FILE]``. The engine without
+a server; ``docs/performance.md`` says what the figures hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parent.parent
+if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from fooocus_core.library import POCKET_FOLDER, POCKET_NAME, Library  # noqa: E402
+from fooocus_core.plan import Diffuse, Guidance, Models, Output, Plan, Prompts, Sampling  # noqa: E402
+from fooocus_core.presets.sizes import Size, parse_size  # noqa: E402
+from fooocusapi.serve import let_threads_rest  # noqa: E402
+
+if TYPE_CHECKING:
+    from fooocus_core.engine import Engine
+
+SCRIPT = "benchmarks/together.py"
+POCKET = POCKET_FOLDER / POCKET_NAME
+PACKAGES = ("torch", "diffusers")
+PICTURES: Final = 4
+WAYS: Final = (1, 2, 4)
+"""How many are painted at once."""
+SEED = 7
+
+Pixels = Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is painted."""
+
+    checkpoint: Path
+    size: Size
+    steps: int
+    runs: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One way's figures, of all pictures together. Seconds are medians."""
+
+    at_once: int
+    wall_s: float
+    processor_s: float
+    """What all threads of the process took."""
+    largest_deviation: int
+    """From the same pixel of the same picture painted alone, 0 to 255."""
+    deviating_share: float
+    """How many of the pixels' values are not the same, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job."""
+
+    wall_s: float
+    processor_s: float
+    pixels: Pixels
+
+
+def measure(case: Case) -> list[Figures]:
+    """All ways in turn, after one run that does not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = engine_of(case, Path(folder))
+        painted(engine, case, PICTURES)
+        rounds = [[painted(engine, case, at_once) for at_once in WAYS] for _ in range(case.runs)]
+    return [
+        figures(at_once, way, rounds[0][0].pixels) for at_once, way in zip(WAYS, zip(*rounds, strict=True), strict=True)
+    ]
+
+
+def engine_of(case: Case, root: Path) -> Engine:
+    """An engine that knows this checkpoint only."""
+    from fooocus_core.engine import Engine
+    from fooocus_core.models.device import choose_placement
+    from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.prompts.styles import StyleBook
+    from fooocus_core.prompts.wildcards import Wildcards
+
+    (root / "checkpoints").mkdir()
+    if case.checkpoint != POCKET:
+        (root / "checkpoints" / case.checkpoint.name).symlink_to(case.checkpoint.resolve())
+    models = ModelStore(Library.below(root), choose_placement(case.device))
+    return Engine(models, StyleBook([]), Wildcards([]))
+
+
+def painted(engine: Engine, case: Case, at_once: int) -> Run:
+    """One job. Raises ``SystemExit`` where it does not come to its end."""
+    from fooocus_core.events import Finished, ImageFinished, never
+
+    engine.pictures_at_once = at_once
+    started_s, processor_s = time.perf_counter(), time.process_time()
+    events = list(engine.run(plan_of(case), never))
+    run_s, used_s = time.perf_counter() - started_s, time.process_time() - processor_s
+    if events[-1] != Finished():
+        raise SystemExit(f"the engine made no pictures: {events[-1]}")
+    return Run(run_s, used_s, [event.pixels for event in events if isinstance(event, ImageFinished)])
+
+
+def plan_of(case: Case) -> Plan:
+    """The pictures with the server's own sampler, guidance, sharpness and previews."""
+    stage = Diffuse(
+        Models(case.checkpoint.name),
+        Prompts("a red apple"),
+        case.size.width_px,
+        case.size.height_px,
+        seed=SEED,
+        image_number=PICTURES,
+        guidance=Guidance(),
+        sampling=Sampling("dpmpp_2m_sde_gpu", "karras", case.steps),
+    )
+    return Plan((stage,), Output(preview=True))
+
+
+def figures(at_once: int, runs: Sequence[Run], alone: Pixels) -> Figures:
+    """Of all runs of one way; ``alone``: the same pictures painted one by one."""
+    deviations = [np.abs(one.astype(int) - other) for run in runs for one, other in zip(run.pixels, alone, strict=True)]
+    return Figures(
+        at_once,
+        statistics.median(run.wall_s for run in runs),
+        statistics.median(run.processor_s for run in runs),
+        max(int(deviation.max()) for deviation in deviations),
+        float(np.mean([np.count_nonzero(deviation) / deviation.size for deviation in deviations])),
+    )
+
+
+def conditions(case: Case) -> str:
+    """What the figures were taken with, in a line."""
+    return (
+        f"{case.checkpoint.name}, {PICTURES} pictures of {spelt(case.size)}, {case.steps} steps of dpmpp_2m_sde_gpu, "
+        f"medians of {case.runs} jobs each way; {machine()}, device {case.device}; {versions(PACKAGES)}"
+    )
+
+
+def as_markdown(case: Case, measured: Sequence[Figures]) -> str:
+    """The table of the documentation."""
+    rows = {
+        f"{PICTURES} pictures, s": [shown(way.wall_s) for way in measured],
+        "processor time, s": [shown(way.processor_s) for way in measured],
+        "largest deviation, of 255": [str(way.largest_deviation) for way in measured],
+        "values that deviate, %": [shown(100 * way.deviating_share) for way in measured],
+    }
+    names = ["one by one" if way.at_once == 1 else f"{way.at_once} at once" for way in measured]
+    head = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    return "\n".join(
+        [f"{conditions(case)}:", "", *head, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())]
+    )
+
+
+def main() -> None:
+    """Measure, print, and put the table into a page or a file where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=POCKET, metavar="FILE")
+    parser.add_argument("--size", type=parse_size, default=Size(96, 96), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--runs", type=int, default=5, help="jobs of each kind that count")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    given = parser.parse_args()
+    let_threads_rest(os.environ)  # as the server does; torch is not imported yet
+    case = Case(given.checkpoint, given.size, given.steps, given.runs, given.device)
+    measured = measure(case)
+    table = as_markdown(case, measured)
+    print(table)  # noqa: T201
+    if given.markdown:
+        page = given.markdown.read_text(encoding="utf-8")
+        given.markdown.write_text(with_figures(page, table, SCRIPT), encoding="utf-8")
+    if given.json:
+        ways = [asdict(way) for way in measured]
+        given.json.write_text(json.dumps({"conditions": conditions(case), "ways": ways}, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
