@@ -399,6 +399,7 @@ class ModelStore:
         self._loaded = None
         self._merged = []
         self._lora_files.clear()
+        self._embeddings = None
         self._refiner = None
         self._inpaint = None
         self.guides.unload()
