@@ -87,8 +87,8 @@ def wait_for_ping(client: httpx.Client) -> None:
             return
 
 
-def post_picture(client: httpx.Client, case: Case, **more: Any) -> None:
-    """One picture by a call that waits. No styles and no LoRAs, so that both sides read the same text."""
+def post_picture(client: httpx.Client, case: Case, **more: Any) -> str:
+    """The address of one picture, by a call that waits. Neither styles nor LoRAs: both sides read the same text."""
     body = {
         "prompt": "a red apple",
         "style_selections": [],
@@ -100,6 +100,7 @@ def post_picture(client: httpx.Client, case: Case, **more: Any) -> None:
     (picture,) = client.post("/v1/generation/text-to-image", json=body).raise_for_status().json()
     if picture["finish_reason"] != "SUCCESS":
         raise SystemExit(f"the server made no picture: {picture}")
+    return str(picture["url"])
 
 
 def submit_to_worker_ms(history: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import sqlite3
@@ -23,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +43,9 @@ from benchmarks.server_process import (  # noqa: E402
     submit_to_worker_ms,
     wait_for_ping,
 )
+from benchmarks.timing import median_seconds  # noqa: E402
+from fooocus_core.metadata.files import encode_image  # noqa: E402
+from fooocus_core.plan import PNG_LEVEL  # noqa: E402
 from fooocusapi.settings import without_server_settings  # noqa: E402
 
 SCRIPT = "benchmarks/service.py"
@@ -49,6 +55,7 @@ SIZES = ("1024*1024", "96*96")
 MANY_CALLERS = 8
 ROUND_S = 1.0
 SHORT_JOBS = 20
+LEVELS = (PNG_LEVEL, 4, 1)
 
 PING_GOAL_S = 1.0
 SUBMIT_GOAL_MS = 5.0
@@ -75,6 +82,16 @@ class Added:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A picture of the server's default size as a PNG."""
+
+    level: int
+    """``--png-level``."""
+    seconds: float
+    kilobytes: float
+
+
+@dataclass(frozen=True)
 class Service:
     """All figures, medians each."""
 
@@ -90,6 +107,7 @@ class Service:
     queries_of_many_per_s: float
     """The same by ``MANY_CALLERS`` together."""
     added: tuple[Added, ...]
+    packed: tuple[Packed, ...]
 
 
 def measure(case: Case) -> Service:
@@ -99,7 +117,7 @@ def measure(case: Case) -> Service:
         without_caches = [start_without_caches(case, Path(folder)) for _ in range(case.runs)]
     with tempfile.TemporaryDirectory() as folder, running_server(case, Path(folder)) as (client, _, _):
         wait_for_ping(client)
-        post_picture(client, case)
+        packed = measure_packing(client.get(post_picture(client, case)).content, case.runs)
         added = tuple(measure_added(client, case, Path(folder), size) for size in SIZES)
         submit_ms = measure_submit_to_worker(client, case)
         one, many = measure_queries(client, 1, case.runs), measure_queries(client, MANY_CALLERS, case.runs)
@@ -111,6 +129,7 @@ def measure(case: Case) -> Service:
         queries_per_s=one,
         queries_of_many_per_s=many,
         added=added,
+        packed=packed,
     )
 
 
@@ -237,6 +256,18 @@ def ask(engine: subprocess.Popen[str], plan: str) -> Mapping[str, float]:
     return answer
 
 
+def measure_packing(file: bytes, runs: int) -> tuple[Packed, ...]:
+    """A finished picture packed anew, as hard as it may be."""
+    with Image.open(io.BytesIO(file)) as picture:
+        pixels = np.array(picture)
+
+    def pack(level: int) -> Packed:
+        seconds = median_seconds(lambda: encode_image(pixels, "png", png_level=level), runs)
+        return Packed(level, seconds, len(encode_image(pixels, "png", png_level=level)) / 1000)
+
+    return tuple(pack(level) for level in LEVELS)
+
+
 # --- the report ---------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +281,14 @@ def rows(found: Service) -> list[tuple[str, str, str]]:
         ("`query-job` by one caller, answers/s", ABSENT, shown(found.queries_per_s)),
         (f"`query-job` by {MANY_CALLERS} callers, answers/s", ABSENT, shown(found.queries_of_many_per_s)),
         *(row for added in found.added for row in added_rows(added)),
+        *(
+            (
+                f"a PNG of {found.added[0].size} with `--png-level` {packed.level}, ms and kB",
+                ABSENT,
+                packed_cell(packed),
+            )
+            for packed in found.packed
+        ),
     ]
 
 
@@ -263,6 +302,11 @@ def added_rows(added: Added) -> list[tuple[str, str, str]]:
         ("– of that packing and writing the PNG, ms", ABSENT, shown(added.saving_s * 1000)),  # noqa: RUF001
         ("– and all else, ms", ABSENT, shown(added.beside_saving_s * 1000)),  # noqa: RUF001
     ]
+
+
+def packed_cell(packed: Packed) -> str:
+    """Milliseconds and size."""
+    return f"{shown(packed.seconds * 1000)}, {shown(packed.kilobytes)}"
 
 
 def conditions(case: Case) -> str:

@@ -56,6 +56,10 @@ MaskMerge = Literal["none", "merge", "merge and invert"]
 """Whether each part that is found is repainted alone, all at once, or all but them."""
 
 
+PNG_LEVEL = 6
+"""How hard PNGs are packed, 0 to 9: the format's default (specification 08, section 6)."""
+
+
 @dataclass(frozen=True)
 class Lora:
     """One low-rank adapter: file name as the library lists it, and its weight (-2 ... 2)."""

@@ -28,7 +28,7 @@ from fooocus_core.request import GenerationRequest
 from fooocus_core.resolve import NameLookup, choose_checkpoint, resolve_request
 from fooocusapi.images.inputs import input_images
 from fooocusapi.images.kept import KeptPictures, pictures_of
-from fooocusapi.images.outputs import OutputStore, remove_unfinished
+from fooocusapi.images.outputs import OutputStore, encode_with_core, remove_unfinished
 from fooocusapi.images.shown import ShownPictures
 from fooocusapi.jobs.caretaker import Caretaker, Pulse
 from fooocusapi.jobs.job import Job
@@ -101,7 +101,12 @@ class Runtime:
         masks = MaskModels(library, catalogue_of(settings, config), partial(_home, settings))
         preset = _preset(settings, library, config)
         _tell_missing(preset, library)
-        outputs = OutputStore(settings.output_path, settings.public_url, base64_prefix=not settings.bare_base64)
+        outputs = OutputStore(
+            settings.output_path,
+            settings.public_url,
+            base64_prefix=not settings.bare_base64,
+            encode=partial(encode_with_core, png_level=settings.png_level),
+        )
         kept = kept_pictures(settings)
         shown = ShownPictures(settings.output_path / "sent", settings.public_url)
         settings.output_path.mkdir(parents=True, exist_ok=True)

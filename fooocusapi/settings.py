@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fooocus_core.plan import ImagePromptWeighting
+from fooocus_core.plan import PNG_LEVEL, ImagePromptWeighting
 from fooocus_core.presets.config_file import CONFIG_KEYS
 from fooocus_core.presets.sizes import SizeLimits
 from fooocus_core.resolve import MAX_PROMPT_CHARACTERS
@@ -158,6 +158,9 @@ class Settings(BaseSettings):
         "fooocus", description="how image prompts weigh: as in Fooocus, or as in the paper on IP-Adapter (`standard`)"
     )
     black_out_nsfw: bool = Field(False, description="paint unsafe pictures black, whatever the request says")
+    png_level: int = Field(
+        PNG_LEVEL, ge=0, le=9, description="how hard PNGs are packed: 0 quick and large, 9 slow and small"
+    )
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 
     device: Device = "auto"

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fooocus_core.metadata.record import VERSION, AnyRecord
 from fooocus_core.metadata.schemes import metadata_text
-from fooocus_core.plan import ImageFormat, MetadataScheme
+from fooocus_core.plan import PNG_LEVEL, ImageFormat, MetadataScheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,17 +44,19 @@ def encode_image(
     image_format: ImageFormat,
     record: AnyRecord | None = None,
     scheme: MetadataScheme = "fooocus",
+    png_level: int = PNG_LEVEL,
 ) -> bytes:
     """The bytes of an image file.
 
     ``pixels`` is uint8 ``[height, width, 3]``. Without ``record`` nothing is written beside the picture.
+    ``png_level`` changes how long a PNG takes and how large it is, never what it shows.
     """
     image = Image.fromarray(pixels)
     texts = None if record is None else (metadata_text(record, scheme), scheme)
     buffer = io.BytesIO()
     match image_format:
         case "png":
-            image.save(buffer, "PNG", pnginfo=_png_chunks(texts))
+            image.save(buffer, "PNG", pnginfo=_png_chunks(texts), compress_level=png_level)
         case "jpeg" | "jpg":
             image.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True, exif=_jpeg_exif(texts))
         case "webp":

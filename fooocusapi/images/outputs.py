@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from fooocus_core.plan import Output
+from fooocus_core.plan import PNG_LEVEL, Output
 from fooocusapi.images.formats import KIND_OF_SUFFIX, Kind, converted, without_metadata
 from fooocusapi.images.names import check_save_name, fooocus_path
 
@@ -55,11 +55,12 @@ def encode_with_core(
     image_format: ImageFormat,
     record: AnyRecord | None,
     scheme: MetadataScheme,
+    png_level: int = PNG_LEVEL,
 ) -> bytes:
     """The core's encoder, loaded with the first picture and not with the server."""
     from fooocus_core.metadata.files import encode_image
 
-    return encode_image(pixels, image_format, record, scheme)
+    return encode_image(pixels, image_format, record, scheme, png_level)
 
 
 class OutputStore:

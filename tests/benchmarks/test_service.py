@@ -8,13 +8,27 @@ import re
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from benchmarks import bare_engine, service
 from benchmarks.report import with_figures
 from benchmarks.server_process import POCKET, Case
-from benchmarks.service import ROOT, SCRIPT, Added, Service, added, as_json, as_markdown, last_plan, queries
+from benchmarks.service import (
+    ROOT,
+    SCRIPT,
+    Added,
+    Packed,
+    Service,
+    added,
+    as_json,
+    as_markdown,
+    last_plan,
+    measure_packing,
+    queries,
+)
 from fooocus_core.events import Failed
+from fooocus_core.metadata.files import encode_image
 from fooocus_core.plan import Plan
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.patience import PatientProtocol
@@ -24,7 +38,9 @@ from tests.fooocusapi.test_patience import listening
 
 CASE = Case(POCKET, steps=30, runs=5, device="auto")
 SLOW = Added("1024x1024", request_s=1.7, engine_s=1.5, added_s=0.19, saving_s=0.12)
-FOUND = Service(0.26, 0.89, 8.4, 1.0, 1200.0, 1500.0, (SLOW, Added("96x96", 0.21, 0.2, 0.01, 0.004)))
+FOUND = Service(
+    0.26, 0.89, 8.4, 1.0, 1200.0, 1500.0, (SLOW, Added("96x96", 0.21, 0.2, 0.01, 0.004)), (Packed(4, 0.05, 455.0),)
+)
 
 
 def test_what_the_server_adds_is_measured_in_pairs() -> None:
@@ -42,6 +58,7 @@ def test_every_figure_has_a_row_and_a_goal_where_there_is_one() -> None:
     assert "| submit to worker, ms | 5 | 1 |" in table
     assert re.search(r"what the server adds, ms \| 45 \| 190 \|", table), "3 % of the engine's run"
     assert re.search(r"what the server adds, ms \| 15 \| 10 \|", table), "or 15 ms"
+    assert "| a PNG of 1024x1024 with `--png-level` 4, ms and kB | – | 50, 455 |" in table  # noqa: RUF001
     assert "pocket.safetensors, 30 steps, medians of 5" in table
 
 
@@ -87,6 +104,14 @@ def test_the_bare_engine_runs_what_the_server_ran(tmp_path: Path) -> None:
     assert engine.plans == [plan]
     assert set(figures) == {"engine_s", "saving_s"}
     assert len(list((tmp_path / "bare").rglob("*.png"))) == 1
+
+
+def test_the_harder_a_picture_is_packed_the_smaller_it_is() -> None:
+    noise = np.random.default_rng(0).integers(0, 8, (64, 64, 3), np.uint8)
+    default, quick, quickest = measure_packing(encode_image(noise, "png"), runs=1)
+    assert (default.level, default.kilobytes) == (6, len(encode_image(noise, "png")) / 1000)
+    assert [packed.level for packed in (quick, quickest)] == [4, 1]
+    assert max(default.kilobytes, quick.kilobytes) < quickest.kilobytes
 
 
 def test_a_plan_that_fails_is_no_figure(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fooocus_core.errors import InvalidRequest, UnreadableModel
 from fooocus_core.events import Event, Finished, Progress
 from fooocus_core.library import Library
 from fooocus_core.masks.options import MaskOptions
-from fooocus_core.plan import Plan
+from fooocus_core.plan import PNG_LEVEL, Plan
 from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import AskedStart, GenerationRequest
@@ -200,6 +200,17 @@ def test_how_many_pictures_are_painted_together_is_a_setting(
     engine = make_core_engine(asked, Library.below(settings.models_root), load_preset("pocket"))
     assert isinstance(engine, CoreEngine)
     assert engine.pictures_at_once == at_once
+
+
+@pytest.mark.parametrize(("level", "mark"), [(1, 0x01), (PNG_LEVEL, 0x9C)])
+def test_how_hard_pngs_are_packed_is_a_setting(settings: Settings, level: int, mark: int) -> None:
+    runtime = Runtime(settings.model_copy(update={"png_level": level}), lambda *_: ScriptedEngine())
+    services = runtime.open()
+    job = services.jobs.submit(services.resolve(GenerationRequest()), "classic", "", {})
+    wait_until(lambda: (seen := services.jobs.get(job.id)) is not None and seen.state is JobState.SUCCEEDED)
+    (file,) = settings.output_path.rglob("*.png")
+    assert file.read_bytes().partition(b"IDAT")[2][1] == mark, "the level as the packed data itself tells it"
+    runtime.close()
 
 
 def test_masks_are_made_with_the_files_of_the_configured_folder(

@@ -18,6 +18,7 @@ from fooocus_core.metadata.files import encode_image
 from fooocus_core.metadata.read import FileNames, SavedMetadata, parse_metadata, read_metadata
 from fooocus_core.metadata.record import EnlargedRecord, ImageRecord, RecordedLora, joined, rows
 from fooocus_core.metadata.schemes import metadata_text
+from fooocus_core.plan import PNG_LEVEL
 from fooocus_core.prompts.styles import Style, StyleBook
 
 PIXELS = (np.arange(6 * 8 * 3) % 256).astype(np.uint8).reshape(6, 8, 3)
@@ -51,6 +52,18 @@ def test_pictures_without_metadata(image_format: Any) -> None:
 
 def test_png_keeps_every_pixel() -> None:
     assert np.array_equal(np.asarray(Image.open(BytesIO(encode_image(PIXELS, "png", RECORD)))), PIXELS)
+
+
+def test_how_hard_a_png_is_packed_changes_nothing_that_it_shows() -> None:
+    noise = np.random.default_rng(0).integers(0, 8, (64, 64, 3), np.uint8)
+    files = {level: encode_image(noise, "png", RECORD, png_level=level) for level in (1, PNG_LEVEL)}
+    assert len(files[1]) > len(files[PNG_LEVEL])
+    assert encode_image(noise, "png", RECORD) == files[PNG_LEVEL]
+    assert read_metadata(files[1]) == read_metadata(files[PNG_LEVEL])
+    assert np.array_equal(np.asarray(Image.open(BytesIO(files[1]))), noise)
+    default = BytesIO()
+    Image.fromarray(noise).save(default, "PNG")
+    assert encode_image(noise, "png") == default.getvalue(), "the level is the format's own default"
 
 
 @pytest.mark.parametrize(("image_format", "is_kept"), [("png", True), ("webp", True), ("jpeg", False)])
