@@ -13,10 +13,12 @@ WORKDIR /app
 RUN pip install --no-cache-dir uv && useradd --create-home --uid 1000 fooocus && chown fooocus /app
 USER fooocus
 COPY --chown=fooocus pyproject.toml constraints.txt ./
-RUN uv venv && uv pip install --no-cache -r pyproject.toml -c constraints.txt
+# Compiled here: each container would do it anew at its start, which takes longer than the imports themselves.
+RUN uv venv && uv pip install --no-cache --compile-bytecode -r pyproject.toml -c constraints.txt
 COPY --chown=fooocus main.py LICENSE ./
 COPY --chown=fooocus fooocus_core fooocus_core
 COPY --chown=fooocus fooocusapi fooocusapi
+RUN .venv/bin/python -m compileall -q fooocus_core fooocusapi
 # Made here, by the user of the server: Docker would make them as root, and nothing could be written.
 RUN mkdir models outputs styles wildcards presets
 VOLUME ["/app/models", "/app/outputs"]

@@ -49,6 +49,12 @@ def test_everything_that_is_copied_is_there() -> None:
     assert not set(kept_out) & set(copied)
 
 
+def test_nothing_is_left_to_compile_at_the_start_of_a_container() -> None:
+    (install,) = re.findall(r"^RUN .*uv pip install .*$", DOCKERFILE, re.MULTILINE)
+    assert " --compile-bytecode " in install
+    assert re.search(r"^COPY .* fooocusapi$.*^RUN .* compileall -q fooocus_core fooocusapi$", DOCKERFILE, re.M | re.S)
+
+
 def test_both_devices_have_a_base() -> None:
     assert set(re.findall(r"^FROM \S+ AS base-(\w+)$", DOCKERFILE, re.MULTILINE)) == {"cpu", "cuda"}
     assert "FROM base-${DEVICE}" in DOCKERFILE

@@ -13,8 +13,8 @@ from types import TracebackType
 
 from fooocus_core.events import ImageFinished
 
-PICTURES_IN_HAND = 4
-"""How many are in memory at most between the engine and the disk: those of a batch, which come all at once."""
+PICTURES_IN_HAND = 8
+"""How many are in memory at most between the engine and the disk: those that were painted together come all at once."""
 
 
 class Saver:
