@@ -210,10 +210,10 @@ def _write(path: Path, config: Config) -> None:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def render(pipeline: Pipeline, size: Size, steps: int) -> Tensor:
+def render(pipeline: Pipeline, size: Size, steps: int, text: str = PROMPT) -> Tensor:
     """One picture as pixels ``[1, 3, height, width]`` in ``[0, 1]``."""
     pixels: Tensor = pipeline(
-        PROMPT,
+        text,
         negative_prompt="",
         width=size.width_px,
         height=size.height_px,
@@ -225,9 +225,9 @@ def render(pipeline: Pipeline, size: Size, steps: int) -> Tensor:
     return pixels
 
 
-def picture(pipeline: Pipeline, size: Size, steps: int) -> Picture:
+def picture(pipeline: Pipeline, size: Size, steps: int, text: str = PROMPT) -> Picture:
     """One picture as it was sampled."""
-    return as_picture(render(pipeline, size, steps))
+    return as_picture(render(pipeline, size, steps, text))
 
 
 def enlarged_picture(pipeline: Pipeline, sampled: Size, steps: int, upscaler: Upscaler, size: Size) -> Picture:

@@ -1,0 +1,198 @@
+"""One picture by the engine and one by diffusers' pipeline, in turns in one process, on the same weights.
+
+``python benchmarks/engine.py [--checkpoint FILE] [--markdown docs/performance.md] [--json FILE]``. Every round makes
+one picture of each kind from a text of its own, so that nothing is remembered of an earlier one; what is told are
+medians over the rounds, and medians of the rounds' own ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from benchmarks.server_process import POCKET  # noqa: E402
+from fooocus_core.events import Finished, never  # noqa: E402
+from fooocus_core.library import Library  # noqa: E402
+from fooocus_core.models.device import DeviceName  # noqa: E402
+from fooocus_core.plan import Plan  # noqa: E402
+from fooocus_core.presets.preset import choose_default_preset  # noqa: E402
+from fooocus_core.presets.sizes import Size, parse_size  # noqa: E402
+from fooocus_core.request import GenerationRequest  # noqa: E402
+from fooocus_core.resolve import resolve_request  # noqa: E402
+from fooocusapi.serve import let_threads_rest  # noqa: E402
+
+SCRIPT = "benchmarks/engine.py"
+PACKAGES = ("torch", "diffusers", "transformers")
+TEXTS = ("a red apple", "a green car", "a blue house", "a yellow flower", "a white cat", "a brown dog", "a pink star")
+PEER, PLAIN, PREVIEWED, SHARPENED = "diffusers", "engine", "engine, previews", "engine, previews and sharpness 2"
+GUIDANCE_SCALE = 4.0
+GOAL_RATIO, GOAL_SHARPNESS = 0.75, 0.05
+
+Paint = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is painted."""
+
+    checkpoint: Path
+    size: Size
+    steps: int
+    rounds: int
+    device: DeviceName
+
+
+@dataclass(frozen=True)
+class Figures:
+    """``seconds``: the median of each kind. ``ratio``: the plain engine's time as a share of diffusers', and
+    ``sharpness_share``: what sharpness adds as a share of the same picture without; both medians over the rounds."""
+
+    seconds: Mapping[str, float]
+    ratio: float
+    sharpness_share: float
+
+
+def measure(case: Case) -> Figures:
+    """All kinds in turns; the first round does not count."""
+    kinds: dict[str, Paint] = {PEER: peer(case), **engine_kinds(case)}
+    one_round(kinds, "a warm hand")
+    rounds = [one_round(kinds, f"{TEXTS[number % len(TEXTS)]}, {number}") for number in range(case.rounds)]
+    return figures(rounds)
+
+
+def one_round(kinds: Mapping[str, Paint], text: str) -> dict[str, float]:
+    """Seconds of one picture of every kind."""
+    taken = {}
+    for kind, paint in kinds.items():
+        started_s = time.perf_counter()
+        paint(text)
+        taken[kind] = time.perf_counter() - started_s
+    return taken
+
+
+def figures(rounds: list[dict[str, float]]) -> Figures:
+    """Medians: of each kind, and of what each round says of two of them."""
+    return Figures(
+        {kind: statistics.median(one[kind] for one in rounds) for kind in rounds[0]},
+        statistics.median(one[PLAIN] / one[PEER] for one in rounds),
+        statistics.median(one[SHARPENED] / one[PREVIEWED] - 1 for one in rounds),
+    )
+
+
+def peer(case: Case) -> Paint:
+    """diffusers' pipeline."""
+    from benchmarks.diffusers_peer import load_pipeline, picture
+    from fooocus_core.models.device import choose_placement
+
+    pipeline = load_pipeline(case.checkpoint, choose_placement(case.device))
+    return lambda text: picture(pipeline, case.size, case.steps, text)
+
+
+def engine_kinds(case: Case) -> dict[str, Paint]:
+    """The engine as it stands behind the server, in three ways."""
+    from fooocus_core.engine import Engine
+    from fooocus_core.models.device import choose_placement
+    from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.prompts.styles import load_styles
+    from fooocus_core.prompts.wildcards import Wildcards
+
+    library = Library({"checkpoints": [case.checkpoint.parent]}, case.checkpoint)
+    engine = Engine(ModelStore(library, choose_placement(case.device)), load_styles(), Wildcards([]))
+
+    def paint(text: str, sharpness: float, preview: bool) -> None:
+        ending = list(engine.run(plan_of(case, library, text, sharpness, preview), never, never))[-1]
+        if not isinstance(ending, Finished):
+            raise SystemExit(f"the engine made no picture: {ending}")
+
+    return {
+        PLAIN: lambda text: paint(text, 0.0, False),
+        PREVIEWED: lambda text: paint(text, 0.0, True),
+        SHARPENED: lambda text: paint(text, 2.0, True),
+    }
+
+
+def plan_of(case: Case, library: Library, text: str, sharpness: float, preview: bool) -> Plan:
+    """The plan of a request for one picture of nothing but ``text``, by the default sampler."""
+    request = GenerationRequest(
+        prompt=text,
+        styles=(),
+        loras=(),
+        width_px=case.size.width_px,
+        height_px=case.size.height_px,
+        image_number=1,
+        seed=7,
+        checkpoint=case.checkpoint.name,
+        guidance_scale=GUIDANCE_SCALE,
+        sharpness=sharpness,
+        overwrite_steps=case.steps,
+        preview=preview,
+    )
+    return resolve_request(request, choose_default_preset(library.checkpoint_names(), []), library, lambda: 7)
+
+
+def rows(found: Figures) -> list[tuple[str, str, str]]:
+    """Each kind: its name, seconds, and what it is of the peer's."""
+    return [
+        *((kind, shown(taken), shown(taken / found.seconds[PEER])) for kind, taken in found.seconds.items()),
+        (f"engine / diffusers, round by round (goal {GOAL_RATIO} at most)", "", shown(found.ratio)),
+        (f"what sharpness adds, round by round (goal {GOAL_SHARPNESS} at most)", "", f"{found.sharpness_share:.3f}"),
+    ]
+
+
+def conditions(case: Case) -> str:
+    """What the figures were taken with, in a line."""
+    return (
+        f"{case.checkpoint.name}, {spelt(case.size)}, {case.steps} steps, guidance {GUIDANCE_SCALE}, medians of "
+        f"{case.rounds} rounds; {machine()}, device {case.device}; {versions(PACKAGES)}"
+    )
+
+
+def as_markdown(case: Case, found: Figures) -> str:
+    """The table of the documentation."""
+    lines = [f"| {name} | {taken} | {share} |" for name, taken, share in rows(found)]
+    return "\n".join([f"{conditions(case)}:", "", "| | seconds a picture | of diffusers' |", "|---|---:|---:|", *lines])
+
+
+def main() -> None:
+    """Measure, print, and put the table into a page or a file where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=POCKET, metavar="FILE")
+    parser.add_argument("--size", type=parse_size, default=parse_size("96*96"), metavar="WIDTH*HEIGHT")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    given = parser.parse_args()
+    let_threads_rest(os.environ)
+    case = Case(given.checkpoint, given.size, given.steps, given.rounds, given.device)
+    found = measure(case)
+    table = Table("", "seconds a picture", "of diffusers'", title=conditions(case))
+    for row in rows(found):
+        table.add_row(*row)
+    Console(width=140).print(table)
+    if given.markdown:
+        page = given.markdown.read_text(encoding="utf-8")
+        given.markdown.write_text(with_figures(page, as_markdown(case, found), SCRIPT), encoding="utf-8")
+    if given.json:
+        figures_now = {"conditions": conditions(case), **asdict(found)}
+        given.json.write_text(json.dumps(figures_now, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

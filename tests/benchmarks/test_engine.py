@@ -1,0 +1,62 @@
+"""The comparison in one process: what it paints, what it counts, and how it writes it down."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.engine import (
+    PEER,
+    PLAIN,
+    PREVIEWED,
+    SHARPENED,
+    Case,
+    as_markdown,
+    engine_kinds,
+    figures,
+    measure,
+    plan_of,
+)
+from benchmarks.server_process import POCKET
+from fooocus_core.library import Library
+from fooocus_core.presets.sizes import Size
+
+CASE = Case(POCKET, Size(96, 96), steps=1, rounds=1, device="cpu")
+ROUNDS = [
+    {PEER: 2.0, PLAIN: 1.0, PREVIEWED: 1.0, SHARPENED: 1.5},
+    {PEER: 4.0, PLAIN: 3.0, PREVIEWED: 2.0, SHARPENED: 2.2},
+    {PEER: 1.0, PLAIN: 0.6, PREVIEWED: 1.0, SHARPENED: 1.0},
+]
+
+
+def test_medians_of_kinds_and_of_ratios() -> None:
+    found = figures(ROUNDS)
+    assert found.seconds == {PEER: 2.0, PLAIN: 1.0, PREVIEWED: 1.0, SHARPENED: 1.5}
+    assert found.ratio == pytest.approx(0.6)
+    assert found.sharpness_share == pytest.approx(0.1)
+
+
+def test_the_table_has_all_kinds() -> None:
+    table = as_markdown(CASE, figures(ROUNDS))
+    assert [f"| {kind} |" in table for kind in (PEER, PLAIN, PREVIEWED, SHARPENED)] == [True] * 4
+    assert "96x96, 1 steps" in table
+
+
+def test_plans_say_what_the_kinds_say() -> None:
+    library = Library({"checkpoints": [POCKET.parent]}, POCKET)
+    plan = plan_of(CASE, library, "a red apple", 2.0, preview=True)
+    stage = plan.main
+    assert (stage.guidance.sharpness, stage.guidance.scale, stage.sampling.steps) == (2.0, 4.0, 1)
+    assert (stage.width_px, stage.height_px, plan.images, plan.output.preview) == (96, 96, 1, True)
+
+
+def test_every_kind_makes_a_picture() -> None:
+    found = measure(CASE)
+    assert set(found.seconds) == {PEER, PLAIN, PREVIEWED, SHARPENED}
+    assert all(taken > 0 for taken in found.seconds.values())
+
+
+def test_a_failed_picture_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = engine_kinds(CASE)
+    monkeypatch.setattr("fooocus_core.engine.run_diffuse", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit, match="no picture"):
+        kinds[PLAIN]("a red apple")
