@@ -55,9 +55,16 @@ def test_without_a_card_there_is_no_peak(monkeypatch: pytest.MonkeyPatch, files:
     assert peak_row(files.base) == Row("peak of a picture of 1024x1024", dict.fromkeys(VRAM))
 
 
+def test_tiles_change_a_picture_that_is_larger_than_one() -> None:
+    assert memory.tile_differences(Size(64, 64))[1] <= 1
+    mean, largest = memory.tile_differences(Size(1024, 32))
+    assert 0 < mean < largest
+
+
 def test_the_table_has_its_place(tmp_path: Path) -> None:
     rows = [Row("weights", {"low": 1.4, "normal": 2.0, "high": 3.0}), Row("peak", dict.fromkeys(VRAM))]
-    table = as_markdown(rows, "here")
+    table = as_markdown(rows, (1.26, 9), "here")
+    assert "by 1.3 of 255 in the mean and by 9 at most" in table
     assert "| weights | 1 | 2 | 3 |" in table
     assert f"| peak |{f' {NOT_MEASURED} |' * 3}" in table
     page = tmp_path / "performance.md"
