@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fooocus_core.models.residence import CPU
-from fooocus_core.sampling.network import ControlResiduals, NetworkCall, NetworkWrapper
+from fooocus_core.sampling.network import Control, ControlResiduals, NetworkCall, NetworkWrapper
 
 if TYPE_CHECKING:
+    from fooocus_core.conditioning.adm import PromptSide
     from fooocus_core.models.device import Placement
     from fooocus_core.models.unet import DiffusionNetwork
 
@@ -24,16 +25,52 @@ class RowByRow(NetworkWrapper):
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
     ) -> Tensor:
-        rows = [
-            self.network(latents[row], timesteps[row], context[row], None if adm is None else adm[row], one)
-            for row, one in ((slice(index, index + 1), _of_row(call, index)) for index in range(len(latents)))
+        return torch.cat(
+            [
+                self.network(latents[row], timesteps[row], context[row], _of_row(adm, row), _call_of_row(call, row))
+                for row in _rows(latents)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class ControlRowByRow:
+    """The same of what looks on; a ``Control``."""
+
+    control: Control
+
+    def residuals(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        adm: Tensor | None,
+        sigma: float,
+        sides: Sequence[PromptSide],
+    ) -> ControlResiduals | None:
+        """As the control's own, of which ``sigma`` alone decides whether there are any."""
+        found = [
+            self.control.residuals(latents[row], timesteps[row], context[row], _of_row(adm, row), sigma, sides[row])
+            for row in _rows(latents)
         ]
-        return torch.cat(rows)
+        rows = [one for one in found if one is not None]
+        if not rows:
+            return None
+        skips = zip(*(row.skips for row in rows), strict=True)
+        return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([row.middle for row in rows]))
 
 
-def _of_row(call: NetworkCall, index: int) -> NetworkCall:
+def _rows(latents: Tensor) -> list[slice]:
+    return [slice(index, index + 1) for index in range(len(latents))]
+
+
+def _of_row(adm: Tensor | None, row: slice) -> Tensor | None:
+    return None if adm is None else adm[row]
+
+
+def _call_of_row(call: NetworkCall, row: slice) -> NetworkCall:
     """The call of one row alone."""
-    row, residuals = slice(index, index + 1), call.residuals
+    residuals = call.residuals
     if residuals is not None:
         residuals = ControlResiduals(tuple(skip[row] for skip in residuals.skips), residuals.middle[row])
     return replace(call, sides=call.sides[row], residuals=residuals)

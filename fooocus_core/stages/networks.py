@@ -16,7 +16,7 @@ from fooocus_core.conditioning.encode import EncodedText
 from fooocus_core.errors import Interrupted
 from fooocus_core.events import CancelToken
 from fooocus_core.models.refiner import LoadedRefiner
-from fooocus_core.models.sparing import InTurn, RowByRow, Turns, turns_of
+from fooocus_core.models.sparing import ControlRowByRow, InTurn, RowByRow, Turns, turns_of
 from fooocus_core.plan import Diffuse, Guides, Lora
 from fooocus_core.presets.sizes import Size
 from fooocus_core.sampling.network import Control, NetworkCall, NetworkWrapper, NoisePredictor
@@ -130,10 +130,11 @@ class Called:
 def called_by_runs(networks: Networks, cancel: CancelToken) -> Called:
     """What the runs call; their networks ask before every call whether the job is still wanted."""
     base, refiner = AdaptedNetwork(networks.base.network, networks.adaptations), networks.refiner
+    control = networks.control
     return Called(
         _spared(base, base.network, networks, cancel),
         None if refiner is None else _spared(_without_patch(refiner, networks), refiner.network, networks, cancel),
-        networks.control,
+        control if control is None or not networks.row_by_row else ControlRowByRow(control),
         None if refiner is None else refiner.translate,
     )
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.models.device import Placement
 from fooocus_core.models.loaded import load_model
 from fooocus_core.models.residence import RESIDENCES
-from fooocus_core.models.sparing import InTurn, RowByRow, Turns, place, turns_of
+from fooocus_core.models.sparing import ControlRowByRow, InTurn, RowByRow, Turns, place, turns_of
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.sampling.network import ControlResiduals, NetworkCall, NetworkWrapper
 from tests.fooocus_core.models.tiny import ADM, CONTEXT, write_checkpoint
@@ -68,6 +69,42 @@ def test_a_single_row_is_a_single_call(network: DiffusionNetwork) -> None:
         torch.randn(1, 4, 8, 8), torch.tensor([1.0]), torch.randn(1, 77, CONTEXT), torch.randn(1, ADM), call
     )
     assert [call for *_, call in noting.calls] == [call]
+
+
+class Looking:
+    """A control that knows its rows, up to noise of level 1."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, tuple[str, ...]]] = []
+
+    def residuals(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        adm: Tensor | None,
+        sigma: float,
+        sides: Sequence[PromptSide],
+    ) -> ControlResiduals | None:
+        self.rows.append((len(latents), tuple(sides)))
+        if sigma > 1 or adm is None:
+            return None
+        counts = torch.tensor([1.0 if side == "positive" else 0.5 for side in sides])[:, None, None, None]
+        seen = latents * context.mean() * timesteps[:, None, None, None] + adm.mean(1)[:, None, None, None]
+        return ControlResiduals((seen * counts, seen[:, :2]), seen * 2)
+
+
+def test_what_looks_on_is_asked_alike() -> None:
+    looking = Looking()
+    context = torch.randn(1, 77, CONTEXT).expand(2, -1, -1)
+    inputs = (torch.randn(2, 4, 8, 8), torch.tensor([500.0, 400.0]), context, torch.randn(2, ADM))
+    sides: tuple[PromptSide, ...] = ("negative", "positive")
+    whole, rows = (one.residuals(*inputs, 1.0, sides) for one in (looking, ControlRowByRow(looking)))
+    assert whole is not None
+    assert rows is not None
+    torch.testing.assert_close((rows.skips, rows.middle), (whole.skips, whole.middle))
+    assert looking.rows == [(2, sides), (1, ("negative",)), (1, ("positive",))]
+    assert ControlRowByRow(looking).residuals(*inputs, 2.0, sides) is None
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
