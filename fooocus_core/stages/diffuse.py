@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fooocus_core.conditioning.encode import EncodedText
 from fooocus_core.errors import UnknownModel
 from fooocus_core.events import CancelToken, Event, ImageFinished, Progress, SkipToken, never
 from fooocus_core.images.pixels import Picture
@@ -298,11 +299,18 @@ def encode_sides(stage: Diffuse, task: PromptTask, model: LoadedModel, embedding
         texts = dict.fromkeys([*task.positive, *([] if _is_unguided(stage) else task.negative)])
         encoded = [model.text.encode_web_ui(text, clip_skip, embeddings) for text in texts]
         positive, *others = model.text.of_one_length(encoded, clip_skip)
-        return Sides(positive, others[0] if others else positive)
+        negative = others[0] if others else positive
+        is_silent = not _is_unguided(stage) and not any(task.negative) and model.native_area_px is None
+        return Sides(positive, _silenced(negative) if is_silent else negative)
     positive = model.text.encode_all(task.positive, task.positive_top_k, clip_skip, embeddings)
     if _is_unguided(stage):
         return Sides(positive, positive)
     return Sides(positive, model.text.encode_all(task.negative, task.negative_top_k, clip_skip, embeddings))
+
+
+def _silenced(text: EncodedText) -> EncodedText:
+    """Zeros: what the web UI shows SDXL in place of an empty negative prompt (TAMS contract, section 13)."""
+    return EncodedText(torch.zeros_like(text.context), torch.zeros_like(text.pooled))
 
 
 def _is_unguided(stage: Diffuse) -> bool:
