@@ -14,7 +14,8 @@ from torch import Tensor
 
 
 class Patch(Protocol):
-    """``added``: what is to be added to ``weight`` (float32, any shape), or ``None`` for nothing at all.
+    """``added``: what is to be added to ``weight`` (float32, any shape), or ``None`` for nothing at all. It is the
+    caller's own, to be changed: weights are large, and a second copy of each is what merging would wait for.
 
     Tensors that do not fit raise what torch raises then: ``RuntimeError`` or ``IndexError``.
     """
@@ -28,6 +29,11 @@ def _scale(alpha: float | None, rank: int) -> float:
     if rank == 0:
         raise RuntimeError("a rank of 0")
     return alpha / rank
+
+
+def _times(change: Tensor, factor: float) -> Tensor:
+    """In place; most files say 1 in one way or another."""
+    return change if factor == 1.0 else change.mul_(factor)
 
 
 def _require_shape(tensor: Tensor, weight: Tensor) -> None:
@@ -64,7 +70,7 @@ class LowRank:
         rank = down.shape[0]
         if self.mid is not None:
             down = torch.einsum("abkl,bi->aikl", _like(self.mid, weight), down.flatten(1))
-        return (_product(up, down) * _scale(self.alpha, rank)).reshape(weight.shape)
+        return _times(_product(up, down), _scale(self.alpha, rank)).reshape(weight.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ class Hadamard:
     def added(self, weight: Tensor) -> Tensor:
         first = self._factor(self.w1_a, self.w1_b, self.t1, weight)
         second = self._factor(self.w2_a, self.w2_b, self.t2, weight)
-        return (first * second * _scale(self.alpha, self.w1_b.shape[0])).reshape(weight.shape)
+        return _times(first * second, _scale(self.alpha, self.w1_b.shape[0])).reshape(weight.shape)
 
     @staticmethod
     def _factor(a: Tensor, b: Tensor, core: Tensor | None, weight: Tensor) -> Tensor:
@@ -111,7 +117,7 @@ class Kronecker:
             return None
         if second.dim() == 4:
             first = first[:, :, None, None]
-        return (torch.kron(first, second.contiguous()) * self._own_scale()).reshape(weight.shape)
+        return _times(torch.kron(first, second.contiguous()), self._own_scale()).reshape(weight.shape)
 
     @staticmethod
     def _part(whole: Tensor | None, a: Tensor | None, b: Tensor | None, core: Tensor | None, weight: Tensor) -> Tensor:
@@ -145,7 +151,7 @@ class Glora:
     def added(self, weight: Tensor) -> Tensor:
         a1, a2, b1, b2 = (_like(tensor, weight).flatten(1) for tensor in (self.a1, self.a2, self.b1, self.b2))
         change = b2 @ b1 + weight.flatten(1) @ a2 @ a1
-        return (change * _scale(self.alpha, a1.shape[0])).reshape(weight.shape)
+        return _times(change, _scale(self.alpha, a1.shape[0])).reshape(weight.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +162,7 @@ class Difference:
 
     def added(self, weight: Tensor) -> Tensor:
         _require_shape(self.tensor, weight)
-        return _like(self.tensor, weight)
+        return self.tensor.to(device=weight.device, dtype=torch.float32, copy=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +176,8 @@ class EightBit:
     def added(self, weight: Tensor) -> Tensor:
         _require_shape(self.values, weight)
         smallest, largest = _like(self.smallest, weight), _like(self.largest, weight)
-        added = _like(self.values, weight) / 255.0 * (largest - smallest) + smallest
-        _require_shape(added, weight)
-        return added
+        added = self.values.to(device=weight.device, dtype=torch.float32, copy=True)
+        return added.div_(255.0).mul_(largest - smallest).add_(smallest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,4 +199,4 @@ def merged(weight: Tensor, patch: Patch, strength: float) -> Tensor | None:
         raise
     except (RuntimeError, IndexError):
         return None
-    return weight if added is None or strength == 0 else weight + strength * added
+    return weight if added is None or strength == 0 else _times(added, strength).add_(weight)

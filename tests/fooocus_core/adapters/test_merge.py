@@ -187,6 +187,32 @@ def test_a_failure_in_the_middle_leaves_the_weights_as_in_the_file(
     assert not differing(plain, weights_of(model))
 
 
+@pytest.mark.parametrize("strength", [1.0, -0.3])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        LowRank(torch.rand(4, 2), torch.rand(2, 6), None, 1.0),
+        Hadamard(*(torch.rand(shape) for shape in ((4, 2), (2, 6)) * 2), None, None, None),
+        Kronecker(torch.rand(2, 3), torch.rand(2, 2), None, None, None, None, None, None),
+        Glora(torch.rand(2, 6), torch.rand(6, 2), torch.rand(2, 6), torch.rand(4, 2), 1.0),
+        Difference(torch.rand(4, 6)),
+        EightBit(torch.randint(0, 256, (4, 6), dtype=torch.uint8), torch.tensor(-1.0), torch.tensor(2.0)),
+    ],
+    ids=lambda patch: type(patch).__name__,
+)
+def test_merging_changes_neither_the_file_nor_the_weight(patch: Patch, strength: float) -> None:
+    weight = torch.rand(4, 6)
+    held = {key: value.clone() for key, value in vars(patch).items() if isinstance(value, Tensor)}
+    plain = weight.clone()
+    added = patch.added(weight)
+    assert added is not None
+    result = merged(weight, patch, strength)
+    assert result is not None
+    assert torch.equal(result, plain + strength * added)
+    assert torch.equal(weight, plain)
+    assert all(torch.equal(held[key], vars(patch)[key]) for key in held)
+
+
 SHAPES = st.lists(st.integers(0, 4), max_size=4)
 TENSORS = st.builds(lambda shape: torch.ones(shape), SHAPES)
 MAYBE = st.none() | TENSORS
