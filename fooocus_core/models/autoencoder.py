@@ -150,9 +150,9 @@ class Autoencoder:
         with self._at_work():
             latents = latents.to(device=self.device, dtype=self.dtype)
             if self.compiler is None:
-                return _decoded(self.network, latents).float()
+                return _decoded(self.network, latents)[0].float()
             form = form_of_weights(self.network)
-            return self.compiler.run(_decoded, form, self.network, latents, worth_calls=WORTH_CALLS).float()
+            return self.compiler.run(_decoded, form, self.network, latents, worth_calls=WORTH_CALLS)[0].float()
 
     @torch.no_grad()
     def moments(self, signed: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,8 +183,8 @@ class Autoencoder:
         return at_work(self.network, self._works_on)
 
 
-def _decoded(network: Any, latents: Tensor) -> Tensor:
-    decoded: Tensor = network.decode(latents, return_dict=False)[0]
+def _decoded(network: Any, latents: Tensor) -> tuple[Tensor]:
+    decoded: tuple[Tensor] = network.decode(latents, return_dict=False)
     return decoded
 
 

@@ -34,6 +34,7 @@ LEAST_MEMORY_BYTES: Final = 15 * 2**30
 
 Choice = Literal["auto", "always", "never"]
 Backend = str | Callable[..., Any]
+Function = Callable[..., tuple[Tensor, ...]]
 
 
 class _State(Enum):
@@ -50,10 +51,10 @@ class Compiler:
         self._backend = backend
         self._states: dict[Hashable, _State] = {}
         self._calls: Counter[Hashable] = Counter()
-        self._compiled: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}
+        self._compiled: dict[Function, Function] = {}
         self._thread: threading.Thread | None = None
 
-    def run(self, function: Callable[..., Tensor], weights: Hashable, *arguments: Any, worth_calls: int) -> Tensor:
+    def run(self, function: Function, weights: Hashable, *arguments: Any, worth_calls: int) -> tuple[Tensor, ...]:
         """``function(*arguments)``, which must not change its arguments and must answer by them alone.
 
         ``weights`` tells networks of different shapes apart (``form_of_weights``). An input's form is compiled when it
@@ -80,7 +81,7 @@ class Compiler:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _run_compiled(self, form: Hashable, function: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:
+    def _run_compiled(self, form: Hashable, function: Function, arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
         try:
             # What does not fit the compiled form after all must not be compiled while a picture waits.
             with torch.compiler.set_stance("eager_on_recompile"):
@@ -91,7 +92,7 @@ class Compiler:
             return function(*arguments)
 
     def _begin(
-        self, form: Hashable, function: Callable[..., Tensor], arguments: tuple[Any, ...], answer: Tensor
+        self, form: Hashable, function: Function, arguments: tuple[Any, ...], answer: tuple[Tensor, ...]
     ) -> None:
         if function not in self._compiled:
             self._compiled[function] = torch.compile(function, dynamic=False, fullgraph=True, backend=self._backend)
@@ -102,18 +103,19 @@ class Compiler:
         self._thread.start()
 
     def _compile(
-        self, form: Hashable, function: Callable[..., Tensor], arguments: tuple[Any, ...], expected: Tensor
+        self, form: Hashable, function: Function, arguments: tuple[Any, ...], expected: tuple[Tensor, ...]
     ) -> None:
         log.info("compiling %s in the background", function.__qualname__)
         try:
             with torch.no_grad():
-                deviation = _deviation(self._compiled[function](*arguments), expected)
+                found = self._compiled[function](*arguments)
+                deviation = max(_deviation(*parts) for parts in zip(found, expected, strict=True))
         except Exception as error:
             self._states[form] = _State.GIVEN_UP
             reason = str(error).strip().splitlines()
             log.warning("%s is not compiled: %s", function.__qualname__, reason[0] if reason else type(error).__name__)
             return
-        allowed = NEAR.get(expected.dtype, NEAR_IN_HALF)
+        allowed = NEAR.get(expected[0].dtype, NEAR_IN_HALF)
         self._states[form] = _State.READY if deviation <= allowed else _State.GIVEN_UP
         if deviation <= allowed:
             log.info("%s is compiled, %.1e from the plain calculation", function.__qualname__, deviation)

@@ -38,6 +38,7 @@ PLAIN_CALL = NetworkCall((), 0.0)
 """A call on which nothing is put."""
 Known = list[list[Sequence[Attended]]]
 """What each block of each transformer looks at beside the picture itself, split into heads."""
+_Text = Iterator[Sequence[Sequence[Attended]]]
 
 
 class ForwardPass:
@@ -83,12 +84,22 @@ class ForwardPass:
         """
         known = self._texts.of(context, call.pictures, self._known)
         skips, middle = ((), None) if call.residuals is None else call.residuals
-        arguments = (self, latents, timesteps, adm, known, skips, middle, call.feature)
-        if self._compiler is None or call.join is not None:
-            return ForwardPass.calculated(*arguments, call.join)
-        return self._compiler.run(ForwardPass.calculated, self._form, *arguments, worth_calls=WORTH_CALLS)
+        inputs = (self, latents, timesteps, adm, known)
+        memory = call.memory
+        deep = None if memory is None else memory.recalled(call.sides)
+        if deep is not None:
+            return self._run(ForwardPass.outermost, call.join, *inputs, deep, skips, call.feature)[0]
+        output, deep = self._run(ForwardPass.whole, call.join, *inputs, skips, middle, call.feature)
+        if memory is not None:
+            memory.keep(call.sides, deep)
+        return output
 
-    def calculated(
+    def _run(self, function: Callable[..., tuple[Tensor, ...]], join: Join | None, *inputs: Any) -> tuple[Tensor, ...]:
+        if self._compiler is None or join is not None:
+            return function(*inputs, join)
+        return self._compiler.run(function, self._form, *inputs, worth_calls=WORTH_CALLS)
+
+    def whole(
         self,
         latents: Tensor,
         timesteps: Tensor,
@@ -98,34 +109,53 @@ class ForwardPass:
         middle: Tensor | None = None,
         feature: Tensor | None = None,
         join: Join | None = None,
-    ) -> Tensor:
-        """The same with what each block knows of the text: nothing but tensors' arithmetic."""
-        text = iter(known)
-        projected = self._time_projection(silu(self._embedded(timesteps, adm, latents.dtype)))
-        time = iter(torch.split(projected, self._time_widths, 1))
-        x = self._first(latents)
-        if feature is not None:
-            x = x + feature.to(x)
-        kept = [x]
+    ) -> tuple[Tensor, Tensor]:
+        """The answer, and what reaches the outermost level on the way up: nothing but tensors' arithmetic.
+
+        ``known``: what each block knows of the text; the others as a call's.
+        """
+        text, time = iter(known), iter(self._times(timesteps, adm, latents.dtype))
+        kept = [self._entered(latents, feature)]
         for level in self._down:
-            for residual, transformer in level.blocks:
-                x = _through(residual, transformer, x, time, text)
-                kept.append(x)
-            if level.resampling is not None:
-                x = level.resampling(x)
-                kept.append(x)
-        if skips:
-            kept = [skip + more for skip, more in zip(kept, skips, strict=True)]
+            _down(level, kept, time, text)
+        x, kept = kept[-1], _with_skips(kept, skips)
         for residual, transformer in self._middle.blocks:
             x = _through(residual, transformer, x, time, text)
         if middle is not None:
             x = x + middle
-        for level in self._up:
-            for residual, transformer in level.blocks:
-                joined = (x, kept.pop()) if join is None else join(x, kept.pop())
-                x = _through(residual, transformer, torch.cat(joined, 1), time, text)
-            if level.resampling is not None:
-                x = level.resampling(interpolate(x, kept[-1].shape[2:], mode="nearest"))
+        for level in self._up[:-1]:
+            x = _up(level, x, kept, time, text, join)
+        return self._left(_up(self._up[-1], x, kept, time, text, join)), x
+
+    def outermost(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        adm: Tensor | None,
+        known: Known,
+        deep: Tensor,
+        skips: Sequence[Tensor] = (),
+        feature: Tensor | None = None,
+        join: Join | None = None,
+    ) -> tuple[Tensor]:
+        """The answer of the outermost level alone, on what reached it in another pass (Ma et al., DeepCache, 2023)."""
+        first, last, times = self._down[0], self._up[-1], self._times(timesteps, adm, latents.dtype)
+        kept = [self._entered(latents, feature)]
+        _down_blocks(first, kept, iter(times), iter(known))
+        kept = _with_skips(kept, skips[: len(kept)])
+        last_known = known[len(known) - len(last.transformers) :]
+        return (self._left(_up(last, deep, kept, iter(times[-len(last.residuals) :]), iter(last_known), join)),)
+
+    def _times(self, timesteps: Tensor, adm: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor]:
+        """What every residual block adds for the noise level, in the order in which a pass comes by."""
+        projected = self._time_projection(silu(self._embedded(timesteps, adm, dtype)))
+        return torch.split(projected, self._time_widths, 1)
+
+    def _entered(self, latents: Tensor, feature: Tensor | None) -> Tensor:
+        x = self._first(latents)
+        return x if feature is None else x + feature.to(x)
+
+    def _left(self, x: Tensor) -> Tensor:
         return self._last(silu(self._last_norm(x)))
 
     def _embedded(self, timesteps: Tensor, adm: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -140,12 +170,38 @@ class ForwardPass:
         ]
 
 
+def _down(level: _Level, kept: list[Tensor], time: Iterator[Tensor], text: _Text) -> None:
+    """On from the last of ``kept``, to which every result is added."""
+    _down_blocks(level, kept, time, text)
+    if level.resampling is not None:
+        kept.append(level.resampling(kept[-1]))
+
+
+def _down_blocks(level: _Level, kept: list[Tensor], time: Iterator[Tensor], text: _Text) -> None:
+    for residual, transformer in level.blocks:
+        kept.append(_through(residual, transformer, kept[-1], time, text))
+
+
+def _with_skips(kept: list[Tensor], skips: Sequence[Tensor]) -> list[Tensor]:
+    return [skip + more for skip, more in zip(kept, skips, strict=True)] if skips else kept
+
+
+def _up(level: _Level, x: Tensor, kept: list[Tensor], time: Iterator[Tensor], text: _Text, join: Join | None) -> Tensor:
+    """Each block joins the last of ``kept``, which is taken off."""
+    for residual, transformer in level.blocks:
+        joined = (x, kept.pop()) if join is None else join(x, kept.pop())
+        x = _through(residual, transformer, torch.cat(joined, 1), time, text)
+    if level.resampling is None:
+        return x
+    return level.resampling(interpolate(x, kept[-1].shape[2:], mode="nearest"))
+
+
 def _through(
     residual: _Residual,
     transformer: _Transformer | None,
     x: Tensor,
     time: Iterator[Tensor],
-    text: Iterator[Sequence[Sequence[Attended]]],
+    text: _Text,
 ) -> Tensor:
     x = residual(x, next(time))
     return x if transformer is None else transformer(x, next(text))

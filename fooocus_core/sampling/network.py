@@ -49,12 +49,36 @@ Join = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor]"]
 """What becomes of backbone and skip ``[batch, channels, h, w]`` before a block on the way up joins them."""
 
 
+class StepMemory:
+    """What the depths of a network found in one run's latest whole pass, for the passes that reuse it.
+
+    Of ``every`` calls with the same sides the first is a whole pass; the others calculate the outermost level alone.
+    That changes pictures: what is found in the depths changes slowly along a run, but it does change.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._kept: dict[tuple[PromptSide, ...], tuple[int, Tensor]] = {}
+
+    def recalled(self, sides: tuple[PromptSide, ...]) -> Tensor | None:
+        """What may be reused in this call; ``None``: it must be a whole pass."""
+        left, deep = self._kept.get(sides, (0, None))
+        if deep is None or left == 0:
+            return None
+        self._kept[sides] = (left - 1, deep)
+        return deep
+
+    def keep(self, sides: tuple[PromptSide, ...], deep: Tensor) -> None:
+        """What a whole pass has found."""
+        self._kept[sides] = (self._every - 1, deep)
+
+
 @dataclass(frozen=True)
 class NetworkCall:
     """``sides``: which side of the guidance each row is. ``progress``: how far the run has come, 0 to 1.
 
     ``residuals``, ``feature`` (``[1, channels, h, w]``, added to what the first convolution gives), ``join`` and
-    ``pictures``: what is put on the network for this call.
+    ``pictures``: what is put on the network for this call. ``memory``: its run's own; ``None``: every pass is whole.
     """
 
     sides: tuple[PromptSide, ...]
@@ -63,6 +87,7 @@ class NetworkCall:
     feature: Tensor | None = None
     join: Join | None = None
     pictures: SeenPictures | None = None
+    memory: StepMemory | None = None
 
 
 class NoisePredictor(Protocol):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.models import forward_pass
 from fooocus_core.models.forward_pass import ForwardPass
 from fooocus_core.models.unet import UNetShape, build_unet
-from fooocus_core.sampling.network import ControlResiduals, NetworkCall
+from fooocus_core.sampling.network import ControlResiduals, NetworkCall, StepMemory
 
 WIDTH, CONTEXT, ADM = 32, 24, 20
 SHAPES = {
@@ -161,3 +162,84 @@ def test_half_precision_stays_near() -> None:
     rough = ForwardPass(network(shape).bfloat16())(*halves)
     assert rough.dtype == torch.bfloat16
     assert (rough.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+# --- passes that reuse what an earlier one has found in the depths -----------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("residuals", [True, False], ids=["residuals", "none"])
+@torch.no_grad()
+def test_the_outermost_level_on_its_own_depths_is_the_whole(kind: str, residuals: bool) -> None:
+    unet, given = in_float64(network(SHAPES[kind]), inputs(SHAPES[kind]))
+    latents, timesteps, context, adm = given
+    straight = ForwardPass(unet)
+    known = straight._known(context, None)
+    skips = skips_of(unet, *given) if residuals else ()
+    expected, deep = straight.whole(latents, timesteps, adm, known, skips)
+    (found,) = straight.outermost(latents, timesteps, adm, known, deep, skips)
+    torch.testing.assert_close(found, expected, atol=FINE, rtol=FINE)
+
+
+def skips_of(unet: Any, *given: Any) -> tuple[Tensor, ...]:
+    """Something to add to every skip connection, whatever their number and sizes are."""
+    sizes: list[torch.Size] = []
+    handles = [
+        block.register_forward_hook(lambda _block, _inputs, outputs: sizes.extend(part.shape for part in outputs[1]))
+        for block in unet.down_blocks
+    ]
+    first = unet.conv_in.register_forward_hook(lambda _layer, _inputs, output: sizes.append(output.shape))
+    by_modules(unet, *given)
+    for handle in (first, *handles):
+        handle.remove()
+    return tuple(torch.full(size, 0.1 * number).double() for number, size in enumerate(sizes))
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of the passes that are made."""
+    made: list[str] = []
+
+    def counted(name: str, run: Any) -> Any:
+        def counting(*arguments: Any) -> Any:
+            made.append(name)
+            return run(*arguments)
+
+        return counting
+
+    for name in ("whole", "outermost"):
+        monkeypatch.setattr(ForwardPass, name, counted(name, getattr(ForwardPass, name)))
+    return made
+
+
+@torch.no_grad()
+def test_every_third_pass_is_whole(passes: list[str]) -> None:
+    straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
+    call = NetworkCall(("negative", "positive"), 0.3, memory=StepMemory(3))
+    first, *others = [straight(given[0] * (1 + 0.01 * step), *given[1:], call) for step in range(7)]
+    assert passes == ["whole", "outermost", "outermost"] * 2 + ["whole"]
+    assert not torch.equal(first, others[0])
+
+
+@torch.no_grad()
+def test_sides_that_are_asked_apart_reuse_their_own(passes: list[str]) -> None:
+    straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
+    memory = StepMemory(2)
+    whole = straight(*given, NetworkCall(("negative", "positive"), 0.3, memory=memory))
+    again = straight(*given, NetworkCall(("negative", "positive"), 0.3, memory=memory))
+    torch.testing.assert_close(again, whole, atol=COARSE, rtol=COARSE)
+    apart = StepMemory(2)
+    sides: tuple[PromptSide, ...] = ("negative", "positive")
+    for _ in range(2):
+        for row, side in enumerate(sides):
+            one = straight(*(part[row : row + 1] for part in given), NetworkCall((side,), 0.3, memory=apart))
+            torch.testing.assert_close(one, whole[row : row + 1], atol=COARSE, rtol=COARSE)
+    assert passes == ["whole", "outermost", "whole", "whole", "outermost", "outermost"]
+
+
+@torch.no_grad()
+def test_runs_without_memory_are_whole(passes: list[str]) -> None:
+    straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
+    for _ in range(3):
+        straight(*given, NetworkCall(("negative", "positive"), 0.3))
+    assert passes == ["whole"] * 3
