@@ -37,19 +37,18 @@ from tests.fooocusapi.served import FIRST_ID, House, wait_until
 from tests.fooocusapi.test_patience import listening
 
 CASE = Case(POCKET, steps=30, runs=5, device="auto")
-SLOW = Added("1024x1024", request_s=1.7, engine_s=1.5, added_s=0.19, saving_s=0.12)
+SLOW = Added("1 of 1024x1024", request_s=1.7, engine_s=1.5, added_s=0.19, saving_s=0.12)
 FOUND = Service(
-    0.26, 0.89, 8.4, 1.0, 1200.0, 1500.0, (SLOW, Added("96x96", 0.21, 0.2, 0.01, 0.004)), (Packed(4, 0.05, 455.0),)
+    0.26, 0.89, 8.4, 1.0, 1200.0, 1500.0, (SLOW, Added("1 of 96x96", 0.21, 0.2, 0.01, 0.004)), (Packed(4, 0.05, 455.0),)
 )
 
 
 def test_what_the_server_adds_is_measured_in_pairs() -> None:
     """A machine that grows slower slows both of a pair: medians of each side would tell another difference."""
     pairs = [(request_s, {"engine_s": request_s - 0.1, "saving_s": 0.04}) for request_s in (1.0, 5.0, 1.2)]
-    found = added("96*96", pairs)
-    assert (found.size, found.request_s) == ("96x96", 1.2)
+    found = added("96*96", 1, pairs)
+    assert (found.what, found.request_s) == ("1 of 96x96", 1.2)
     assert (found.added_s, found.saving_s) == (pytest.approx(0.1), 0.04)
-    assert found.beside_saving_s == pytest.approx(0.06)
 
 
 def test_every_figure_has_a_row_and_a_goal_where_there_is_one() -> None:
