@@ -159,6 +159,7 @@ def test_a_job_that_is_taken_while_it_is_looked_at_is_not_behind_itself(tmp_path
         engine.begin()
         told = house.staged.renderer.job(second, "")["job"]
         assert (told["status"], told.keys()) == ("RUNNING", {"id", "status", "credits", "runningInfo"})
+        engine.play(Finished())
 
 
 def test_a_running_job_shows_what_it_has_so_far(held: tuple[HeldEngine, TestClient]) -> None:

@@ -392,6 +392,13 @@ def test_bodies_that_are_none(client: TestClient, sent: bytes) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, 3)
 
 
+@pytest.mark.parametrize("sent", [b"", b" \n", b"{}", b"null"])
+def test_a_body_of_nothing_is_named_by_what_it_lacks(client: TestClient, sent: bytes) -> None:
+    answer = client.post(JOBS, content=sent)
+    assert answer.status_code == 400
+    assert fields(answer) == (["body"] if sent == b"null" else ["requestId", "stages"])
+
+
 def test_keys_are_neither_empty_nor_long(client: TestClient) -> None:
     for request_id in ("", None, "x" * 129, 7.5, [1]):
         answer = client.post(JOBS, json={**body(), "requestId": request_id})
