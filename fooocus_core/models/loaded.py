@@ -329,13 +329,17 @@ class ModelStore:
             interposer=self._approximation(INTERPOSER_FILE),
             preview_path=self._approximation(REFINER_PREVIEW_FILE),
         )
-        refiner.network.compiler = self._compiler
+        refiner.network.compiler = self._compiler_here
         if refiner.owns_vae and refiner.translate is None:
             raise UnknownModel("vae_approx", INTERPOSER_FILE, f"the refiner {name}")
         refiner.merge([self._weighted(lora, weight) for lora, weight in loras])
         if self._hashes is not None:
             refiner.checkpoint_hash = self._hashes.short(path)
         return refiner
+
+    @property
+    def _compiler_here(self) -> Compiler | None:
+        return self._compiler if self.placement.residence.compiles else None
 
     def _merge(self, model: LoadedModel, loras: Sequence[plan.Lora]) -> None:
         present = self._present(loras)
@@ -372,7 +376,7 @@ class ModelStore:
             upscaler=self._shared_upscaler,
             preview_path=self._approximation(PREVIEW_FILE),
         )
-        model.network.compiler = model.autoencoder.compiler = self._compiler
+        model.network.compiler = model.autoencoder.compiler = self._compiler_here
         if self._hashes is not None:
             model.checkpoint_hash = self._hashes.short(path)
         return model

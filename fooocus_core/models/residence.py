@@ -28,6 +28,8 @@ class Residence:
     """Whether both sides of the guidance are asked one after the other."""
     in_tiles: bool = False
     """Whether pictures larger than a tile are decoded and encoded in tiles without trying them whole."""
+    compiles: bool = True
+    """Whether networks are compiled beside the pictures: that runs them a second time, with weights that stay."""
 
     def home(self, device: torch.device) -> torch.device:
         """Where helpers live that work for ``device``."""
@@ -36,7 +38,7 @@ class Residence:
 
 RESIDENCES: Final[Mapping[Vram, Residence]] = MappingProxyType(
     {
-        "low": Residence(helpers_stay=False, second="in computer", row_by_row=True, in_tiles=True),
+        "low": Residence(helpers_stay=False, second="in computer", row_by_row=True, in_tiles=True, compiles=False),
         "normal": Residence(),
         "high": Residence(second="on device"),
     }

@@ -18,10 +18,12 @@ from fooocus_core.models import autoencoder as autoencoder_module
 from fooocus_core.models import loaded as loaded_module
 from fooocus_core.models.autoencoder import TILE_CELLS, Autoencoder, load_autoencoder
 from fooocus_core.models.checkpoint import VAE_PREFIX
+from fooocus_core.models.compiled import Compiler
 from fooocus_core.models.device import Placement, choose_placement
 from fooocus_core.models.guide_models import GuideModels
 from fooocus_core.models.loaded import ModelStore, load_model
 from fooocus_core.models.residence import RESIDENCES, Vram, at_work
+from fooocus_core.plan import Models
 from tests.fooocus_core.models.guide_files import write_guide_files
 from tests.fooocus_core.models.tiny import tiny_checkpoint, write_checkpoint
 
@@ -68,6 +70,17 @@ def test_a_device_without_room_is_as_one_with_low_vram_until_all_is_forgotten(tm
     assert store.placement == store.guides.placement == placed("low")
     store.unload()
     assert store.placement == store.guides.placement == placed("high")
+
+
+@pytest.mark.parametrize("vram", ["low", "normal", "high"])
+def test_nothing_is_compiled_where_weights_come_and_go(tmp_path: Path, vram: Vram) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    write_checkpoint(tmp_path / "checkpoints" / "tiny.safetensors")
+    compiler = Compiler()
+    store = ModelStore(Library.below(tmp_path), placed(vram), compiler=compiler)
+    model = store.load(Models("tiny.safetensors"))
+    expected = None if vram == "low" else compiler
+    assert model.network.compiler is model.autoencoder.compiler is expected
 
 
 def test_the_setting_chooses() -> None:
