@@ -45,6 +45,18 @@ def test_a_picture_can_be_painted_with_random_weights(files: Files, vram: memory
     paint()
 
 
+def test_the_peak_is_that_of_the_picture_and_not_of_the_loading(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a card; here its counters are the test's."""
+    asked: list[str] = []
+    monkeypatch.setattr(memory, "SIZE", Size(64, 64))
+    monkeypatch.setattr(memory, "choose_placement", lambda device, vram: replace(CPU, residence=RESIDENCES[vram]))
+    monkeypatch.setattr(memory, "fill_with_noise", lambda model: asked.append("loaded"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    assert memory.measured_peak_mib(files.base, "low") == 3
+    assert asked == ["loaded", "reset"]
+
+
 def test_no_picture_ends_the_program(files: Files) -> None:
     with pytest.raises(SystemExit):
         painter(files.base, CPU, Size(64, 8))()

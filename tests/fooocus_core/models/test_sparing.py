@@ -16,7 +16,7 @@ from fooocus_core.models.loaded import load_model
 from fooocus_core.models.residence import RESIDENCES
 from fooocus_core.models.sparing import ControlRowByRow, InTurn, RowByRow, Turns, place, turns_of
 from fooocus_core.models.unet import DiffusionNetwork
-from fooocus_core.sampling.network import ControlResiduals, NetworkCall, NetworkWrapper
+from fooocus_core.sampling.network import ControlResiduals, NetworkCall, NetworkWrapper, StepMemory
 from tests.fooocus_core.models.tiny import ADM, CONTEXT, write_checkpoint
 
 CPU, DEVICE = torch.device("cpu"), torch.device("meta")
@@ -60,6 +60,19 @@ def test_rows_one_after_the_other_are_the_rows_at_once(network: DiffusionNetwork
         (1, 1, 1, 1, ("negative",)),
         (1, 1, 1, 1, ("positive",)),
     ]
+
+
+def test_each_row_remembers_its_own_steps(network: DiffusionNetwork) -> None:
+    context, adm, timesteps = torch.randn(2, 77, CONTEXT), torch.randn(2, ADM), torch.tensor([500.0, 500.0])
+    at_once, in_turn = (
+        NetworkCall(("negative", "positive"), 0.5, memory=StepMemory(2)),
+        NetworkCall(("negative", "positive"), 0.5, memory=StepMemory(2)),
+    )
+    for _ in range(3):
+        latents = torch.randn(2, 4, 8, 8)
+        expected = network(latents, timesteps, context, adm, at_once)
+        answer = RowByRow(network)(latents, timesteps, context, adm, in_turn)
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-5)
 
 
 def test_a_single_row_is_a_single_call(network: DiffusionNetwork) -> None:
