@@ -47,3 +47,11 @@ def with_figures(page: str, table: str, script: str) -> str:
     if not begin or not end:
         raise ValueError("the page has no place for figures")
     return f"{before}{mark}\n\n{table}\n\n{END_MARK}{after}"
+
+
+def write_section(page: Path, section: str, table: str, script: str) -> None:
+    """The table between its marks; a page that lacks them gets them with ``section``, one that is not there a title."""
+    text = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
+    if BEGIN_MARK.format(script=script) not in text:
+        text += section
+    page.write_text(with_figures(text, table, script), encoding="utf-8")
