@@ -21,6 +21,41 @@ DIGITS = 6
 POOL_WORDS = 24
 """Of the seeds' entropy."""
 
+# The constants of numpy's SeedSequence (after O'Neill 2015, "Developing a seed_seq alternative").
+_WORD = 2**32 - 1
+_INIT_A, _MULT_A = 0x43B0D7E5, 0x931E8875
+_INIT_B, _MULT_B = 0x8B51F9DD, 0x58F38DED
+_MIX_L, _MIX_R = 0xCA01F9DD, 0x4973F715
+_HASHES_BEFORE_KEY = POOL_WORDS**2
+_KEY_CONSTANTS = tuple(
+    _INIT_A * pow(_MULT_A, _HASHES_BEFORE_KEY + part * POOL_WORDS, 2**32) & _WORD for part in range(2)
+)
+"""With which the two words of a key are hashed into the pool's first word."""
+
+
+class Seeds:
+    """One seed for each place in the tree: the first word that numpy's ``SeedSequence(seed, spawn_key=key)`` gives.
+
+    That word comes from the first word of the pool alone, so of the 624 mixtures that a sequence of its own would take
+    for each place two are left.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._first = int(np.random.SeedSequence(seed, pool_size=POOL_WORDS).pool[0])
+
+    def of(self, *key: int) -> int:
+        """For no key or one of two words below 2^32."""
+        word = self._first
+        for part, constant in zip(key, _KEY_CONSTANTS, strict=False):
+            word = _MIX_L * word - _MIX_R * _hashed(part, constant, _MULT_A) & _WORD
+            word ^= word >> 16
+        return _hashed(word, _INIT_B, _MULT_B)
+
+
+def _hashed(word: int, constant: int, factor: int) -> int:
+    word = (word ^ constant) * (constant * factor) & _WORD
+    return word ^ word >> 16
+
 
 class _Part(NamedTuple):
     """A part of the path and what the path does over it; ``place``: its number among those of its ``depth``, counted
@@ -42,7 +77,7 @@ class BrownianPath:
     """A path from ``start`` to ``end``, of tensors of one shape. ``seed``: 0 ... 2^64 - 1."""
 
     def __init__(self, seed: int, start: float, end: float, shape: tuple[int, ...], device: torch.device) -> None:
-        self._seed = seed
+        self._seeds = Seeds(seed)
         self._shape = shape
         self._generator = torch.Generator(device)
         self._whole = _Part(round(start, DIGITS), round(end, DIGITS), self._noise() * math.sqrt(end - start))
@@ -93,6 +128,5 @@ class BrownianPath:
 
     def _noise(self, *place_and_depth: int) -> Tensor:
         """Unit noise of a part of the path; of the path itself without them."""
-        seeds = np.random.SeedSequence(self._seed, spawn_key=place_and_depth, pool_size=POOL_WORDS)
-        self._generator.manual_seed(int(seeds.generate_state(1)[0]))
+        self._generator.manual_seed(self._seeds.of(*place_and_depth))
         return torch.randn(self._shape, generator=self._generator, device=self._generator.device)

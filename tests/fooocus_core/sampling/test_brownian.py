@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torchsde  # type: ignore[import-untyped]
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fooocus_core.sampling import brownian
-from fooocus_core.sampling.brownian import BrownianPath
+from fooocus_core.sampling.brownian import BrownianPath, Seeds
 from fooocus_core.sampling.prediction import sdxl_levels
 from fooocus_core.sampling.schedules import karras
 
@@ -22,6 +23,12 @@ SHAPE = (1, 4, 2, 3)
 
 times = st.floats(round(LOW, 6), round(HIGH, 6)) | st.sampled_from([round(LOW, 6), round(HIGH, 6), 7.0, 7.000001])
 stretches = st.tuples(times, times).map(sorted).filter(lambda ends: round(ends[0], 6) < round(ends[1], 6))
+
+
+@given(seed=st.integers(0, 2**64 - 1), key=st.just(()) | st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 40)))
+def test_seeds_are_numpy_s(seed: int, key: tuple[int, ...]) -> None:
+    theirs = np.random.SeedSequence(seed, spawn_key=key, pool_size=24).generate_state(4)[0]
+    assert Seeds(seed).of(*key) == theirs
 
 
 @settings(deadline=None, max_examples=40)
