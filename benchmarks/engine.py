@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +36,9 @@ from fooocus_core.presets.sizes import Size, parse_size  # noqa: E402
 from fooocus_core.request import GenerationRequest  # noqa: E402
 from fooocus_core.resolve import resolve_request  # noqa: E402
 from fooocusapi.serve import let_threads_rest  # noqa: E402
+
+if TYPE_CHECKING:
+    from fooocus_core.engine import Engine
 
 SCRIPT = "benchmarks/engine.py"
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -105,14 +109,8 @@ def peer(case: Case) -> Paint:
 
 def engine_kinds(case: Case) -> dict[str, Paint]:
     """The engine as it stands behind the server, in three ways."""
-    from fooocus_core.engine import Engine
-    from fooocus_core.models.device import choose_placement
-    from fooocus_core.models.loaded import ModelStore
-    from fooocus_core.prompts.styles import load_styles
-    from fooocus_core.prompts.wildcards import Wildcards
-
-    library = Library({"checkpoints": [case.checkpoint.parent]}, case.checkpoint)
-    engine = Engine(ModelStore(library, choose_placement(case.device)), load_styles(), Wildcards([]))
+    library = library_of(case)
+    engine = engine_of(case, library)
 
     def paint(text: str, sharpness: float, preview: bool) -> None:
         ending = list(engine.run(plan_of(case, library, text, sharpness, preview), never, never))[-1]
@@ -124,6 +122,22 @@ def engine_kinds(case: Case) -> dict[str, Paint]:
         PREVIEWED: lambda text: paint(text, 0.0, True),
         SHARPENED: lambda text: paint(text, 2.0, True),
     }
+
+
+def library_of(case: Case) -> Library:
+    """The one checkpoint and what lies beside it."""
+    return Library({"checkpoints": [case.checkpoint.parent]}, case.checkpoint)
+
+
+def engine_of(case: Case, library: Library) -> Engine:
+    """An engine without a server."""
+    from fooocus_core.engine import Engine
+    from fooocus_core.models.device import choose_placement
+    from fooocus_core.models.loaded import ModelStore
+    from fooocus_core.prompts.styles import load_styles
+    from fooocus_core.prompts.wildcards import Wildcards
+
+    return Engine(ModelStore(library, choose_placement(case.device)), load_styles(), Wildcards([]))
 
 
 def plan_of(case: Case, library: Library, text: str, sharpness: float, preview: bool) -> Plan:

@@ -39,6 +39,7 @@ from fooocus_core.plan import Detail, Diffuse, Output, PartSearch, Plan, Stage
 from fooocus_core.prompts.expansion import PromptExpansion
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
+from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.stages.detail import Means, run_detail
 from fooocus_core.stages.diffuse import run_diffuse
 from fooocus_core.stages.following import PaintStage, Source, goes_on_with_latents, run_following
@@ -77,6 +78,8 @@ class Engine:
     """``None``: plans in which something is to be found in a picture fail."""
     pictures_at_once: int = 1
     """How many pictures of one stage are painted together, where there is room for more than a row at a time."""
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    """What all pictures trade for time."""
 
     def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken = never) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -199,7 +202,8 @@ class Engine:
             return skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
         texts, latents = (self.styles, self.wildcards), PassedLatents(latent, keep)
         at_once = 1 if models.placement.residence.row_by_row else self.pictures_at_once
-        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents, at_once)
+        manner = (at_once, self.shortcuts)
+        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents, *manner)
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
         if self.masks is None:

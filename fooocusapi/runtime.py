@@ -255,6 +255,7 @@ def make_core_engine(
     from fooocus_core.models.compiled import compiler_for
     from fooocus_core.models.loaded import ModelStore
     from fooocus_core.prompts.expansion import PromptExpansion
+    from fooocus_core.sampling.shortcuts import Shortcuts
 
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
@@ -278,6 +279,7 @@ def make_core_engine(
         ContentFilter(library, placement.home),
         masks,
         settings.pictures_at_once,
+        Shortcuts(settings.guidance_until, settings.whole_pass_every),
     )
 
 

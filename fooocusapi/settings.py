@@ -171,6 +171,12 @@ class Settings(BaseSettings):
     compile: Compile = Field(
         "auto", description="compile the networks in the background; until that is done they run as they are"
     )
+    guidance_until: float = Field(
+        1.0, ge=0, le=1, description="leave the negative prompt out when a picture has come so far"
+    )
+    whole_pass_every: int = Field(
+        1, ge=1, le=5, description="of so many network calls one is whole, the others reuse its depths"
+    )
     cpu_threads: int = Field(0, ge=0, description="threads of the renderer on a CPU; 0: its own choice")
     pictures_at_once: int = Field(1, ge=1, le=8, description="how many pictures of one job are painted together")
 

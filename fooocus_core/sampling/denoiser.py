@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.sampling.guidance import GuidanceSettings, guided_residual
 from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
 from fooocus_core.sampling.prediction import Prediction
+from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 
 __all__ = ["GuidanceSettings", "GuidedDenoiser", "NoisePredictor", "progress_of"]
 
@@ -46,15 +48,17 @@ class GuidedDenoiser:
         *,
         control: Control | None = None,
         tile_texts: bool = True,
+        shortcuts: Shortcuts = NO_SHORTCUTS,
     ) -> None:
         self._network = network
         self._prediction = prediction
         self._settings = settings
         self._control = control
-        texts: dict[PromptSide, Conditioning] = {"negative": negative, "positive": positive}
-        if not settings.uses_negative:
-            del texts["negative"]
-        self._batches = _batches(texts, network, tile_texts)
+        self._shortcuts = shortcuts
+        self._memory = shortcuts.memory()
+        self._positive = positive
+        both: dict[PromptSide, Conditioning] = {"negative": negative, "positive": positive}
+        self._batches = _batches(both, network, tile_texts) if settings.uses_negative else self._unguided
         self._latest: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -73,14 +77,21 @@ class GuidedDenoiser:
         """The estimate ``[1, 4, h, w]`` float32 for ``x`` of that shape; ``sigma`` is a scalar tensor on the CPU."""
         timestep = self._prediction.levels.timestep_of_sigma(sigma)
         progress = progress_of(timestep, self._network.dtype)
-        estimates = torch.cat([self._estimates(x, sigma, timestep, progress, batch) for batch in self._batches])
-        if not self._settings.uses_negative:
+        is_guided = self._settings.uses_negative and self._shortcuts.guides(progress)
+        batches = self._batches if is_guided else self._unguided
+        estimates = torch.cat([self._estimates(x, sigma, timestep, progress, batch) for batch in batches])
+        if not is_guided:
             self._latest = x - estimates, sigma
             return estimates
         negative, positive = estimates.chunk(2)
         residual = guided_residual(x, positive, negative, self._settings, progress)
         self._latest = residual, sigma
         return x - residual
+
+    @cached_property
+    def _unguided(self) -> list[_Batch]:
+        """The positive side alone."""
+        return _batches({"positive": self._positive}, self._network, tile_texts=False)
 
     def _estimates(self, x: Tensor, sigma: Tensor, timestep: Tensor, progress: float, batch: _Batch) -> Tensor:
         """The clean latents as each row of the batch sees them."""
@@ -94,7 +105,8 @@ class GuidedDenoiser:
         residuals = None
         if self._control is not None:
             residuals = self._control.residuals(scaled, timesteps, batch.context, adm, sigma.item(), batch.sides)
-        output = self._network(scaled, timesteps, batch.context, adm, NetworkCall(batch.sides, progress, residuals))
+        call = NetworkCall(batch.sides, progress, residuals, memory=self._memory)
+        output = self._network(scaled, timesteps, batch.context, adm, call)
         return self._prediction.denoised(output, x, sigma)
 
 

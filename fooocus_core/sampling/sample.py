@@ -30,6 +30,7 @@ from fooocus_core.sampling.prediction import (
 from fooocus_core.sampling.samplers.contract import Denoiser, SamplerContext, Steps
 from fooocus_core.sampling.samplers.registry import sampler_by_name
 from fooocus_core.sampling.schedules import brownian_range, effective_sigmas, range_sigmas
+from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.sampling.start import start_latents
 from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
 
@@ -120,6 +121,7 @@ def sample_latents(
     refiner: PromptedNetwork | None = None,
     inpaint: InpaintTask | None = None,
     translate: Callable[[Tensor], Tensor] | None = None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> Steps:
     """Sample one picture from ``latent`` ``[1, 4, h, w]`` (un-scaled; zeros for text to image).
 
@@ -130,7 +132,7 @@ def sample_latents(
     """
     sampler_by_name(settings.sampler)
     resolve_scheduler(settings.scheduler, base.prediction)
-    return _Picture(base, refiner, guidance, settings, latent, inpaint, translate or _unchanged).run()
+    return _Picture(base, refiner, guidance, settings, latent, inpaint, translate or _unchanged, shortcuts).run()
 
 
 def swap_plan(settings: SampleSettings, refiner: PromptedNetwork | None) -> SwapPlan:
@@ -179,6 +181,7 @@ class _Picture:
         latent: Tensor,
         inpaint: InpaintTask | None,
         translate: Callable[[Tensor], Tensor],
+        shortcuts: Shortcuts,
     ) -> None:
         self._base = base
         self._refiner = refiner
@@ -187,6 +190,7 @@ class _Picture:
         self._latent = latent
         self._inpaint = inpaint
         self._translate = translate
+        self._shortcuts = shortcuts
         self._step_device = CPU if settings.step_noise_on_cpu else base.network.device
         self._source = NoiseSource(settings.seed, self._step_device, settings.step_seed)
         # One path for all runs: the second keeps the first one's seed and range (section 5.3).
@@ -298,6 +302,7 @@ class _Picture:
             self._guidance,
             control=model.control,
             tile_texts=tile_texts,
+            shortcuts=self._shortcuts,
         )
 
     def _blended(self, denoiser: Denoiser, run: _Run, latent_format: LatentFormat) -> Denoiser:

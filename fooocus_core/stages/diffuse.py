@@ -28,6 +28,7 @@ from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
 from fooocus_core.sampling.guidance import GuidanceSettings
 from fooocus_core.sampling.sample import SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
+from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.sampling.swap import Swap
 from fooocus_core.stages.guides import guide_pictures, require_guidable
 from fooocus_core.stages.native_size import sampled_size, with_native_denoise
@@ -103,6 +104,7 @@ def run_diffuse(
     skip: SkipToken = never,
     latents: PassedLatents = NO_LATENTS,
     at_once: int = 1,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> Iterator[Event]:
     """The pictures, each a run of its own, ``at_once`` of them together. Raises ``CoreError``, ``Interrupted``.
 
@@ -134,7 +136,9 @@ def run_diffuse(
     _require_mode_lora(stage, tasks[0])
     networks = load_networks(stage, models, tasks[0].loras)
     try:
-        yield from _pictures(stage, output, tasks, networks, models, pictures, latents, cancel, skip, at_once)
+        yield from _pictures(
+            stage, output, tasks, networks, models, pictures, latents, cancel, skip, at_once, shortcuts
+        )
     finally:
         networks.restore()
 
@@ -150,6 +154,7 @@ def _pictures(
     cancel: CancelToken,
     skip: SkipToken,
     at_once: int,
+    shortcuts: Shortcuts,
 ) -> Iterator[Event]:
     """One picture for each task, from what they all start from."""
     start = yield from _start(stage, networks, models, pictures, latents.given, tasks[-1].seed, cancel)
@@ -164,7 +169,7 @@ def _pictures(
     for first in range(0, len(tasks), at_once):
         group = tasks[first : first + at_once]
         yield from skippable(
-            partial(_group, stage, output, first, group, start, networks, models, latents.keep), cancel, skip
+            partial(_group, stage, output, first, group, start, networks, models, latents.keep, shortcuts), cancel, skip
         )
 
 
@@ -187,6 +192,7 @@ def _group(
     networks: Networks,
     models: ModelStore,
     keep: Callable[[Tensor], None],
+    shortcuts: Shortcuts,
     cancel: CancelToken,
 ) -> Iterator[Event]:
     """Pictures that are sampled together and then finished one after the other; ``first`` is the first one's index."""
@@ -198,7 +204,8 @@ def _group(
     latents = [picture.start.latent for picture in begun]
     if denoise_of(stage) > 0:
         runs = [
-            partial(start_sampling, stage, picture.task, networks, picture.sides, picture.start) for picture in begun
+            partial(start_sampling, stage, picture.task, networks, picture.sides, picture.start, shortcuts)
+            for picture in begun
         ]
         steps = sample_together(runs, called_by_runs(networks, cancel))
         latents = yield from _told(steps, stage, output, networks, first)
@@ -318,7 +325,13 @@ def _is_unguided(stage: Diffuse) -> bool:
 
 
 def start_sampling(
-    stage: Diffuse, task: PromptTask, networks: Networks, sides: Sides, start: Start, called: Called
+    stage: Diffuse,
+    task: PromptTask,
+    networks: Networks,
+    sides: Sides,
+    start: Start,
+    shortcuts: Shortcuts,
+    called: Called,
 ) -> Steps:
     """The run of one picture, not yet begun. It returns un-scaled latents of the start's shape."""
     size = painted_size(start)
@@ -331,6 +344,7 @@ def start_sampling(
         latent=start.latent,
         inpaint=None if start.repaint is None else inpaint_task(start.repaint),
         translate=called.translate,
+        shortcuts=shortcuts,
     )
 
 
