@@ -237,6 +237,7 @@ class ModelStore:
         self._lora_files: Recent[FileState, LoraFile] = Recent(KEPT_LORA_BYTES, lambda file: file.nbytes)
         self._embeddings: EmbeddingFiles | None = None
         self._refiner: tuple[object, LoadedRefiner] | None = None
+        self._refiner_merged: list[tuple[object, float]] = []
         self._inpaint: tuple[object, InpaintNetwork] | None = None
         self.guides = GuideModels(library, placement)
         self._upscaler: Upscaler | None = None
@@ -283,12 +284,13 @@ class ModelStore:
             self._refiner = None
             return None
         path = self.library.path("checkpoints", models.refiner)
-        present = self._present(loras)
-        key = (models.refiner, _state(path), [(_state(lora), weight) for lora, weight in present])
+        key = (models.refiner, _state(path))
         if self._refiner is None or self._refiner[0] != key:
             self._refiner = None
             _release_memory()
-            self._refiner = (key, self._fresh_refiner(models.refiner, path, present))
+            self._refiner_merged = []
+            self._refiner = (key, self._fresh_refiner(models.refiner, path))
+        self._merge_refiner(self._refiner[1], loras)
         return self._refiner[1]
 
     def inpaint_network(
@@ -321,7 +323,7 @@ class ModelStore:
             )
         return self._inpaint[1]
 
-    def _fresh_refiner(self, name: str, path: Path, loras: Sequence[tuple[Path, float]]) -> LoadedRefiner:
+    def _fresh_refiner(self, name: str, path: Path) -> LoadedRefiner:
         refiner = load_refiner(
             path,
             self.placement,
@@ -332,10 +334,19 @@ class ModelStore:
         refiner.network.compiler = self._compiler_here
         if refiner.owns_vae and refiner.translate is None:
             raise UnknownModel("vae_approx", INTERPOSER_FILE, f"the refiner {name}")
-        refiner.merge([self._weighted(lora, weight) for lora, weight in loras])
         if self._hashes is not None:
             refiner.checkpoint_hash = self._hashes.short(path)
         return refiner
+
+    def _merge_refiner(self, refiner: LoadedRefiner, loras: Sequence[plan.Lora]) -> None:
+        present = self._present(loras)
+        state = _merged_state(present)
+        if state == self._refiner_merged:
+            return
+        files = [self._weighted(path, weight) for path, weight in present]
+        self._refiner_merged = []  # should merging fail, it leaves the weights as in the file
+        refiner.merge(files)
+        self._refiner_merged = state
 
     @property
     def _compiler_here(self) -> Compiler | None:
@@ -343,7 +354,7 @@ class ModelStore:
 
     def _merge(self, model: LoadedModel, loras: Sequence[plan.Lora]) -> None:
         present = self._present(loras)
-        state: list[tuple[object, float]] = [(_state(path), weight) for path, weight in present]
+        state = _merged_state(present)
         if state == self._merged:
             return
         files = [self._weighted(path, weight) for path, weight in present]
@@ -448,6 +459,11 @@ def _resting_place(model: LoadedModel, placement: Placement) -> torch.device:
     needed = sum(weight.nbytes for weight in model.network.unet.parameters()) + WORKING_ROOM_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return device if free > needed else torch.device("cpu")
+
+
+def _merged_state(present: Sequence[tuple[Path, float]]) -> list[tuple[object, float]]:
+    """What tells one list of LoRAs from another."""
+    return [(file_state(path), weight) for path, weight in present]
 
 
 def _state(path: Path | None) -> FileState | None:

@@ -346,6 +346,25 @@ def test_one_set_of_loras_after_another_is_the_first_again_bit_for_bit(store: Mo
         assert all(torch.equal(fresh[number][name], weight) for name, weight in again.items()), number
 
 
+def test_a_refiner_stays_loaded_when_its_loras_change(store: ModelStore, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "loras", "a.safetensors", 0.1)
+    models = Models("tiny.safetensors", refiner="tiny.safetensors")
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    refiner = store.refiner(models)
+    assert refiner is not None
+    weights = [refiner.network.unet.get_parameter(name).clone()]
+    for loras in ([lora], [], [lora]):
+        assert store.refiner(models, loras) is refiner
+        weights.append(refiner.network.unet.get_parameter(name).clone())
+    assert [torch.equal(weights[0], weight) for weight in weights] == [True, False, True, False]
+    assert torch.equal(weights[1], weights[3])
+    store.refiner(models, [lora])
+    store.refiner(Models("tiny.safetensors"))
+    again = store.refiner(models)
+    assert again is not None
+    assert torch.equal(again.network.unet.get_parameter(name), weights[0])
+
+
 def test_embeddings_are_looked_up_in_the_folders_that_are_there(store: ModelStore, tmp_path: Path) -> None:
     assert store.embeddings() is None
     (tmp_path / "embeddings").mkdir()
