@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 import torch
@@ -131,8 +131,14 @@ class DiffusionNetwork:
         """A classic inpaint network gets a full mask and a constant picture beside the latent."""
         if self.shape.in_channels != _INPAINT_CHANNELS:
             return latents.contiguous()  # an expanded row would decide the layout of all that follows
-        grey = latents.new_tensor(_INPAINT_GREY)[None, :, None, None].expand_as(latents)
+        grey = _inpaint_grey(latents.dtype, latents.device).expand_as(latents)
         return torch.cat([latents, torch.ones_like(latents[:, :1]), grey], dim=1)
+
+
+@cache
+def _inpaint_grey(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[1, 4, 1, 1]``; kept, because bringing it to a device waits until that has nothing to do."""
+    return torch.tensor(_INPAINT_GREY, dtype=dtype)[None, :, None, None].to(device)
 
 
 def load_unet(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fooocus_core.sampling.samplers.contract import Denoiser
+from fooocus_core.sampling.transfer import sent
 
 BLEND_SEEDS = 2**63 - 1
 """The seeds of the blending's own noise wrap here, one earlier than those of the pictures."""
@@ -38,7 +39,7 @@ class BlendedDenoiser:
         self._generator = torch.Generator().manual_seed((seed + 1) % BLEND_SEEDS)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=self._generator).to(x.device)
+        noise = sent(torch.randn(x.shape, generator=self._generator), x.device)
         kept = 1 - self._mask
         blended = x * self._mask + (self._latent + noise * sigma) * kept
         return self._denoiser(blended, sigma) * self._mask + self._latent * kept

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fooocus_core.sampling.brownian import DIGITS, BrownianPath
+from fooocus_core.sampling.transfer import sent
 
 
 class NoiseSource:
@@ -31,7 +32,7 @@ class NoiseSource:
     def step(self, like: Tensor) -> Tensor:
         """The next unit noise inside the steps, of the shape and on the device of ``like``."""
         generator = self._step_generator
-        return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+        return sent(torch.randn(like.shape, generator=generator, device=generator.device), like.device)
 
     def reseed(self, seed: int) -> None:
         """Start both sequences again from another seed."""
@@ -59,7 +60,7 @@ class BrownianNoise:
         """Noise of the step between two levels, on the device of ``like``; steps down and up differ in sign."""
         rising = bool(sigma_next > sigma)
         low, high = (sigma, sigma_next) if rising else (sigma_next, sigma)
-        increment = self._increment(self._inside(low.item()), self._inside(high.item())).to(like.device)
+        increment = sent(self._increment(self._inside(low.item()), self._inside(high.item())), like.device)
         noise = increment / (high - low).sqrt()
         return noise if rising else -noise
 

@@ -152,7 +152,13 @@ class LatentFormat:
 
     @staticmethod
     def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+        return _constants(values, like.dtype, like.device)
+
+
+@cache
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One value for each channel; kept, because bringing them to a device waits until that has nothing to do."""
+    return torch.tensor(values, dtype=dtype).view(1, -1, 1, 1).to(device)
 
 
 SDXL_LATENTS = LatentFormat("sdxl", 0.13025)
