@@ -59,21 +59,27 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians in seconds by what was done, in the order of the table; the process's highest resident memory."""
+    """Medians in seconds by what was done, in the order of the table; the process's highest resident memory.
+
+    ``threads``: how many torch calculated with.
+    """
 
     seconds: Mapping[str, float]
     lora_weights: int
+    threads: int
     peak_memory_mb: float | None
 
 
 def measure(case: Case) -> Measured:
     """All of it in turn, so many times, after one round that does not count."""
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         engine = engine_of(case, Path(folder))
         weights = write_loras(Path(folder), engine.models.checkpoint(Models(CHECKPOINTS[0])))
         rounds = [a_round(engine) for _ in range(case.runs + 1)][1:]
     medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    return Measured(medians, weights, peak_memory_mb("self"))
+    return Measured(medians, weights, torch.get_num_threads(), peak_memory_mb("self"))
 
 
 def engine_of(case: Case, root: Path) -> Engine:
@@ -179,7 +185,7 @@ def conditions(case: Case, measured: Measured) -> str:
     """What the figures were taken with, in a line."""
     return (
         f"{case.checkpoint.name}, LoRAs of rank {RANK} for {measured.lora_weights} matrices, medians of {case.runs}; "
-        f"{machine()}, device {case.device}; {versions(PACKAGES)}"
+        f"{machine()}, threads: {measured.threads}, device {case.device}; {versions(PACKAGES)}"
     )
 
 

@@ -40,9 +40,10 @@ def test_no_picture_ends_the_program(tmp_path: Path) -> None:
 
 
 def test_each_figure_has_its_row() -> None:
-    measured = Measured({"LoRA off": 0.0021, "another checkpoint": 1.5}, 76, None)
+    measured = Measured({"LoRA off": 0.0021, "another checkpoint": 1.5}, 76, 2, None)
     table = as_markdown(CASE, measured)
     assert "LoRAs of rank 16 for 76 matrices, medians of 1;" in table
+    assert "threads: 2, device cpu;" in table
     assert table.splitlines()[2:] == [
         "| | ms |",
         "|---|---:|",
