@@ -60,6 +60,8 @@ WORKING_ROOM_BYTES = 4 * 2**30
 """What a picture of SDXL's usual size needs beside the weights, with a margin."""
 KEPT_LORA_BYTES = 2 * 2**30
 """Of LoRA files that stay open: two sets of five usual ones. Mapped, as nearly all are, they take no memory."""
+COMPILED_WITHIN_S = 120.0
+"""How long a picture for which there was no room waits for the compiler to let go of the device's memory."""
 INPAINT_HEAD_FILE = "fooocus_inpaint_head.pth"
 INPAINT_PATCH_FILES: Mapping[plan.InpaintEngine, str] = MappingProxyType(
     {"v1": "inpaint.fooocus.patch", "v2.5": "inpaint_v25.fooocus.patch", "v2.6": "inpaint_v26.fooocus.patch"}
@@ -402,8 +404,13 @@ class ModelStore:
             return ""
 
     def save_room(self) -> None:
-        """As little on the device as can be from now on, until ``unload``; what is loaded already stays where it is."""
+        """As little on the device as can be from now on, until ``unload``; what is loaded already stays where it is.
+
+        Waits a while for what is being compiled, which holds on to weights of its own accord.
+        """
         self._reside(RESIDENCES["low"])
+        if self._compiler is not None:
+            self._compiler.wait(COMPILED_WITHIN_S)
 
     def _reside(self, residence: Residence) -> None:
         self.placement = self.guides.placement = replace(self.placement, residence=residence)

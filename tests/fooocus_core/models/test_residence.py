@@ -83,6 +83,14 @@ def test_nothing_is_compiled_where_weights_come_and_go(tmp_path: Path, vram: Vra
     assert model.network.compiler is model.autoencoder.compiler is expected
 
 
+def test_where_there_is_no_room_the_compiler_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    compiler = Compiler()
+    monkeypatch.setattr(compiler, "wait", waited.append)
+    ModelStore(Library.below(tmp_path), placed("normal"), compiler=compiler).save_room()
+    assert waited == [loaded_module.COMPILED_WITHIN_S]
+
+
 def test_the_setting_chooses() -> None:
     assert choose_placement("cpu").residence == RESIDENCES["normal"]
     assert choose_placement("cpu", vram="low").residence == RESIDENCES["low"]
