@@ -457,10 +457,9 @@ class Bench:
 
     def begin_row(self) -> None:
         """Nothing of the row before is left over."""
-        gc.collect()
         if self.has_card:
+            gc.collect()
             torch.cuda.empty_cache()
-        self.reset_peak()
 
     def reset_peak(self) -> None:
         if self.has_card:

@@ -112,8 +112,10 @@ class Compiler:
                 deviation = max(_deviation(*parts) for parts in zip(found, expected, strict=True))
         except Exception as error:
             self._states[form] = _State.GIVEN_UP
-            reason = str(error).strip().splitlines()
-            log.warning("%s is not compiled: %s", function.__qualname__, reason[0] if reason else type(error).__name__)
+            reason = " ".join(
+                str(error).strip().splitlines()[:2]
+            )  # the first names the compiler, the second what it said
+            log.warning("%s is not compiled: %s", function.__qualname__, reason or type(error).__name__)
             return
         allowed = NEAR.get(expected[0].dtype, NEAR_IN_HALF)
         self._states[form] = _State.READY if deviation <= allowed else _State.GIVEN_UP
