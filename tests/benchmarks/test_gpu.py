@@ -32,6 +32,7 @@ from benchmarks.gpu import (
 )
 from benchmarks.random_sdxl import published, tiny
 from fooocus_core.models import autoencoder, forward_pass
+from fooocus_core.stages.networks import Called
 
 SETTINGS = Settings(tiny(), "cpu", runs=1, compiler="eager", most_steps=2, matrix_side=8)
 NEEDING_A_CARD = {"cuDNN attention", "memory-efficient attention", "recorded", "compiled, recorded"}
@@ -105,6 +106,15 @@ def test_what_cannot_be_compiled_is_told(bench: Bench, real_compiler: None, monk
         bench.compiled().get_ready(1)
 
 
+def test_a_decoder_that_is_not_compiled_decodes_as_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Ours) -> None:
+        raise RuntimeError("not compiled")
+
+    monkeypatch.setattr(Ours, "get_decoder_ready", fail)
+    figures = gpu.picture_figures(lambda bench: bench.ours, USUAL, 1, bench)
+    assert figures["decoder"] == "not compiled"
+
+
 def test_what_is_compiled_and_not_used_is_told() -> None:
     workshop = Workshop(Backend("eager"))
     with pytest.raises(RuntimeError, match="not used"), workshop.used():
@@ -139,6 +149,16 @@ def test_what_no_time_is_left_for_is_not_measured() -> None:
     assert gpu.cells(rows[0], results)[0] == NOT_MEASURED
 
 
+def test_a_second_run_goes_on() -> None:
+    first, failed = ROWS[0], ROWS[1]
+    results: Results = {first: Measured({"picture_s": 1.0}), failed: Measured(None, "why")}
+    stored = gpu.as_json(results, "here")
+    assert gpu.from_json(stored, "elsewhere") == {}
+    known = gpu.from_json(stored, "here")
+    assert known == {first: Measured({"picture_s": 1.0})}
+    assert measure([first], SETTINGS, lambda _: None, 1e12, known) == known
+
+
 def test_other_parts_are_left_out() -> None:
     assert measure([row("one", 1, {})], replace(SETTINGS, parts=(PICTURES,)), lambda _: None, 1e12) == {}
 
@@ -159,9 +179,7 @@ def test_waits_are_told_by_their_place(bench: Bench, monkeypatch: pytest.MonkeyP
 
     waiting = Waiting(network.unet, network.shape, {}, {})
     mode = replace(USUAL, steps=3)
-    places = gpu.waits_between_steps(
-        replace(bench.ours, network=waiting).steps(mode, 1, gpu.Called(waiting)), mode.steps
-    )
+    places = gpu.waits_between_steps(replace(bench.ours, network=waiting).steps(mode, 1, Called(waiting)), mode.steps)
     assert [place.split(":")[0] for place in places] == ["denoiser.py"] * 2
 
 

@@ -42,7 +42,7 @@ class Far(Tensor):
 
     @staticmethod
     def __new__(cls, near: Tensor) -> Far:
-        made: Far = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Far = Tensor._make_wrapper_subclass(
             cls, near.shape, strides=near.stride(), storage_offset=near.storage_offset(), dtype=near.dtype, device=FAR
         )
         made.near = near
@@ -55,7 +55,7 @@ class Far(Tensor):
         return self.near.untyped_storage()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _calculated(func, args, kwargs or {})
 
 
@@ -74,11 +74,11 @@ class _FarGenerator(torch.Generator):
         return self.said
 
 
-class FarDevice(TorchDispatchMode):
+class FarDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside it tensors can be made on the far device. While ``is_strict``, waiting for it raises ``Waits``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.is_strict = False
         monkeypatch.setattr(torch, "Generator", _FarGenerator)
 

@@ -18,12 +18,12 @@ from fooocus_core.sampling import blend
 from fooocus_core.sampling.blend import InpaintTask
 from fooocus_core.sampling.network import NetworkCall
 from fooocus_core.sampling.prediction import SDXL_LATENTS
-from fooocus_core.sampling.sample import SampleSettings, sample_latents
+from fooocus_core.sampling.sample import PromptedNetwork, SampleSettings, sample_latents
 from fooocus_core.sampling.samplers.registry import SAMPLERS
 from tests.fooocus_core.models.test_forward_pass import SHAPES, inputs, network
 from tests.fooocus_core.sampling.closed_form import run_to_end
 from tests.fooocus_core.sampling.far_device import FAR, Far, FarDevice, Waits, bring
-from tests.fooocus_core.sampling.test_sample import GUIDANCE, PromptedNetwork, RecordingNetwork, side
+from tests.fooocus_core.sampling.test_sample import GUIDANCE, RecordingNetwork, side
 
 STEPS = 4
 ADAPTIVE = {"dpm_adaptive"}
