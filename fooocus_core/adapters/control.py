@@ -16,6 +16,7 @@ from fooocus_core.errors import UnsupportedModel
 from fooocus_core.models.checkpoint import assign_weights
 from fooocus_core.sampling.network import ControlResiduals
 from fooocus_core.sampling.prediction import SIGMA_BEFORE_START, NoiseLevels
+from fooocus_core.sampling.transfer import sent
 
 if TYPE_CHECKING:
     from fooocus_core.conditioning.adm import PromptSide
@@ -136,9 +137,10 @@ def limited(
     """Each residual where, and on those sides of the guidance on which, its unit counts."""
     if unit.mask is None and not unit.only_positive:
         return residuals
-    counts = [not unit.only_positive or side == "positive" for side in sides]
-    mask = torch.ones(1, 1, 1, 1) if unit.mask is None else fitted_hint(unit.mask, height_px, width_px)
-    shares = mask * torch.tensor(counts, dtype=mask.dtype, device=mask.device)[:, None, None, None]
+    counts = torch.tensor([not unit.only_positive or side == "positive" for side in sides], dtype=torch.float32)
+    shares = sent(counts[:, None, None, None], residuals.middle.device)
+    if unit.mask is not None:
+        shares = fitted_hint(unit.mask, height_px, width_px) * shares
 
     def within(residual: Tensor) -> Tensor:
         return residual * interpolate(shares.to(residual), residual.shape[2:], mode="area")
