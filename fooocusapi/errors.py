@@ -22,7 +22,6 @@ from fooocus_core.errors import CoreError, InvalidRequest, UnknownModel
 from fooocusapi.jobs.bridge import QueueClosed
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import QueueFull, UnknownJob
-from fooocusapi.services import NotOpened
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +35,13 @@ MAX_ECHOED_VALUES = 500
 MAX_ECHOED_DIGITS = 64
 
 Location = tuple[str | int, ...]
+
+
+class NotOpened(Exception):
+    """The services could not be opened; the log says why."""
+
+    def __init__(self) -> None:
+        super().__init__("the server could not start, see its log")
 
 
 class RefusedField(Exception):

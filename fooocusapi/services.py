@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fooocusapi.errors import NotOpened
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -174,13 +176,6 @@ class Opening:
         except NotOpened:
             return
         await asyncio.to_thread(services.close)
-
-
-class NotOpened(Exception):
-    """The services could not be opened; the log says why."""
-
-    def __init__(self) -> None:
-        super().__init__("the server could not start, see its log")
 
 
 def _log_failure(task: asyncio.Task[Services]) -> None:

@@ -22,6 +22,7 @@ from fooocus_core.plan import Plan
 from fooocusapi.jobs.bridge import QueueClosed, Watcher, Watchers
 from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, advance
 from fooocusapi.jobs.journal_base import Journal, TimeRange
+from fooocusapi.jobs.reasons import LOST_AGAIN, OTHER_RELEASE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 V = TypeVar("V")
 
-OTHER_RELEASE = "the job was queued by another release of this server and cannot be run"
-LOST_AGAIN = "the server stopped while this job was running, and so it did when trying again"
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""

@@ -34,17 +34,11 @@ from fooocusapi.jobs.caretaker import Pulse
 from fooocusapi.jobs.job import Job, Taken
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import Assignment, JobQueue
+from fooocusapi.jobs.reasons import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, TOOK_TOO_LONG, UNFORESEEN, WORKER_LOST
 from fooocusapi.jobs.saver import Saver
 from fooocusapi.services import EngineStatus
 
 logger = logging.getLogger(__name__)
-
-ENGINE_LOST = "the engine could not be started"
-WORKER_LOST = "the worker has ended"
-JOURNAL_LOST = "the journal of jobs could not be written"
-PICTURE_LOST = "the picture could not be saved"
-TOOK_TOO_LONG = "the job took longer than it may"
-UNFORESEEN = "an unexpected error stopped the job"
 
 JOURNAL_AWAITED_S = 60.0
 """How long jobs wait for a journal that could not take the end of one."""

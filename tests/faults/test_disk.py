@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from fooocusapi.jobs.worker import PICTURE_LOST
+from fooocusapi.jobs.reasons import PICTURE_LOST
 from tests.faults.harness import (
     Server,
     a_picture,

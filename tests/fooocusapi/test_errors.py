@@ -12,12 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fooocus_core.errors import CoreError, InvalidRequest, OutOfMemory, UnknownModel
-from fooocusapi.errors import MAX_ECHOED_CHARS, STATUS_OF, RefusedField, install_error_handlers, printable
+from fooocusapi.errors import (
+    MAX_ECHOED_CHARS,
+    STATUS_OF,
+    NotOpened,
+    RefusedField,
+    install_error_handlers,
+    printable,
+)
 from fooocusapi.jobs.bridge import QueueClosed
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import QueueFull, UnknownJob
 from fooocusapi.middleware import ErrorBoundary
-from fooocusapi.services import NotOpened
 from tests.fooocusapi.served import TEXT_TO_IMAGE
 
 FAILURES: list[tuple[Exception, int]] = [

@@ -12,8 +12,15 @@ from fooocus_core.presets.sizes import Size
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.images.previews import preview_png, preview_size
 from fooocusapi.jobs.job import Job, JobState, ResultImage
-from fooocusapi.jobs.queue import LOST_AGAIN, OTHER_RELEASE, Unfinished
-from fooocusapi.jobs.worker import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, TOOK_TOO_LONG
+from fooocusapi.jobs.queue import Unfinished
+from fooocusapi.jobs.reasons import (
+    ENGINE_LOST,
+    JOURNAL_LOST,
+    LOST_AGAIN,
+    OTHER_RELEASE,
+    PICTURE_LOST,
+    TOOK_TOO_LONG,
+)
 from fooocusapi.surfaces.tams.ledger import SURFACE, Ledger, picture_id
 from fooocusapi.surfaces.tams.model_table import ModelEntry
 from fooocusapi.surfaces.tams.resources import Signer

@@ -17,8 +17,9 @@ from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import JobQueue
+from fooocusapi.jobs.reasons import JOURNAL_LOST, PICTURE_LOST
 from fooocusapi.jobs.saver import PICTURES_IN_HAND, Saver
-from fooocusapi.jobs.worker import JOURNAL_LOST, PICTURE_LOST, Worker
+from fooocusapi.jobs.worker import Worker
 from tests.fooocusapi.fakes import PATIENCE_S, FakeStore, HandEngine, ScriptedEngine, a_plan, an_image
 from tests.fooocusapi.served import wait_until
 

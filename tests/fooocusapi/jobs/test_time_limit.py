@@ -8,7 +8,8 @@ from fooocus_core.events import Finished, Progress
 from fooocusapi.jobs.job import JobState
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.queue import JobQueue
-from fooocusapi.jobs.worker import TOOK_TOO_LONG, Worker
+from fooocusapi.jobs.reasons import TOOK_TOO_LONG
+from fooocusapi.jobs.worker import Worker
 from tests.fooocusapi.fakes import PATIENCE_S, CountedIds, FakeClock, FakeStore, HandEngine, a_plan
 from tests.fooocusapi.served import wait_until
 

@@ -17,7 +17,8 @@ from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import JobQueue
-from fooocusapi.jobs.worker import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, UNFORESEEN, Worker
+from fooocusapi.jobs.reasons import ENGINE_LOST, JOURNAL_LOST, PICTURE_LOST, UNFORESEEN
+from fooocusapi.jobs.worker import Worker
 from tests.fooocusapi.fakes import (
     PATIENCE_S,
     FakeStore,
