@@ -63,5 +63,10 @@ def select_timed_adm(adm: Tensor, timesteps: Tensor, adm_end: float, network_wid
     if adm.shape[1] != 2 * network_width:
         return adm
     emphasised, consistent = adm[:, :network_width], adm[:, network_width:]
-    early = timesteps.to(adm.device) > _LAST_TIMESTEP * (1.0 - adm_end)
+    early = is_early(timesteps.to(adm.device), adm_end)
     return torch.where(early[:, None], emphasised, consistent)
+
+
+def is_early(timesteps: Tensor, adm_end: float) -> Tensor:
+    """Whether the emphasised sizes are shown at each of ``timesteps``."""
+    return timesteps > _LAST_TIMESTEP * (1.0 - adm_end)

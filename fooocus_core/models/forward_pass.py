@@ -9,9 +9,9 @@ and values of a text are made once for a run instead of once a step. Specificati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import chain, count, pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,9 @@ from torch.nn.functional import (
 from fooocus_core.models.compiled import Compiler, form_of_weights
 from fooocus_core.sampling.network import Attended, Join, KeysValues, NetworkCall, SeenPictures
 
-TEXTS_AT_MOST = 4
-"""So many texts' keys and values are kept: both sides of a prompt, apart where their lengths differ, and two more."""
+KEPT_AT_MOST = 4
+"""So many texts' keys and values are kept: both sides of a prompt, apart where their lengths differ, and two more. As
+many added conditions: those of early and of late steps."""
 
 WORTH_CALLS = 20
 """Pictures of one size for which compiling is worth it: more than a single one of a few steps."""
@@ -39,6 +40,7 @@ PLAIN_CALL = NetworkCall((), 0.0)
 Known = list[list[Sequence[Attended]]]
 """What each block of each transformer looks at beside the picture itself, split into heads."""
 _Text = Iterator[Sequence[Sequence[Attended]]]
+Made = TypeVar("Made")
 
 
 class ForwardPass:
@@ -53,7 +55,8 @@ class ForwardPass:
         net: Any = unet
         self._compiler = compiler
         self._form = None if compiler is None else form_of_weights(unet)
-        self._texts = _Texts()
+        self._texts: _Latest[Known] = _Latest()
+        self._sizes: _Latest[Tensor | None] = _Latest()
         self._time_features = net.time_proj
         self._time = _Embedding(net.time_embedding)
         self._added = None if net.class_embedding is None else _Embedding(net.class_embedding)
@@ -82,9 +85,12 @@ class ForwardPass:
         ``latents``: ``[batch, channels, h, w]``; ``timesteps``: ``[batch]``, of any dtype; ``context``: ``[batch,
         tokens, width]``, not to be changed while in use; ``adm``: ``[batch, width]``, if the network takes one.
         """
-        known = self._texts.of(context, call.pictures, self._known)
+        pictures = call.pictures
+        key = (_place(context), None if pictures is None else pictures.key)
+        known = self._texts.of(key, (context, pictures), lambda: self._known(context, pictures))
+        added = None if adm is None else self._sizes.of(_place(adm), adm, lambda: self._embedded_adm(adm))
         skips, middle = ((), None) if call.residuals is None else call.residuals
-        inputs = (self, latents, timesteps, adm, known)
+        inputs = (self, latents, timesteps, added, known)
         memory = call.memory
         deep = None if memory is None else memory.recalled(call.sides)
         if deep is not None:
@@ -103,7 +109,7 @@ class ForwardPass:
         self,
         latents: Tensor,
         timesteps: Tensor,
-        adm: Tensor | None,
+        added: Tensor | None,
         known: Known,
         skips: Sequence[Tensor] = (),
         middle: Tensor | None = None,
@@ -112,9 +118,10 @@ class ForwardPass:
     ) -> tuple[Tensor, Tensor]:
         """The answer, and what reaches the outermost level on the way up: nothing but tensors' arithmetic.
 
-        ``known``: what each block knows of the text; the others as a call's.
+        ``added``: the added condition as the time embedding takes it, ``[batch, 4 * channels]``; ``known``: what each
+        block knows of the text; the others as a call's.
         """
-        text, time = iter(known), iter(self._times(timesteps, adm, latents.dtype))
+        text, time = iter(known), iter(self._times(timesteps, added, latents.dtype))
         kept = [self._entered(latents, feature)]
         for level in self._down:
             _down(level, kept, time, text)
@@ -131,7 +138,7 @@ class ForwardPass:
         self,
         latents: Tensor,
         timesteps: Tensor,
-        adm: Tensor | None,
+        added: Tensor | None,
         known: Known,
         deep: Tensor,
         skips: Sequence[Tensor] = (),
@@ -139,16 +146,17 @@ class ForwardPass:
         join: Join | None = None,
     ) -> tuple[Tensor]:
         """The answer of the outermost level alone, on what reached it in another pass (Ma et al., DeepCache, 2023)."""
-        first, last, times = self._down[0], self._up[-1], self._times(timesteps, adm, latents.dtype)
+        first, last, times = self._down[0], self._up[-1], self._times(timesteps, added, latents.dtype)
         kept = [self._entered(latents, feature)]
         _down_blocks(first, kept, iter(times), iter(known))
         kept = _with_skips(kept, skips[: len(kept)])
         last_known = known[len(known) - len(last.transformers) :]
         return (self._left(_up(last, deep, kept, iter(times[-len(last.residuals) :]), iter(last_known), join)),)
 
-    def _times(self, timesteps: Tensor, adm: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor]:
+    def _times(self, timesteps: Tensor, added: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor]:
         """What every residual block adds for the noise level, in the order in which a pass comes by."""
-        projected = self._time_projection(silu(self._embedded(timesteps, adm, dtype)))
+        embedded = self._time(self._time_features(timesteps).to(dtype))
+        projected = self._time_projection(silu(embedded if added is None else embedded + added))
         return torch.split(projected, self._time_widths, 1)
 
     def _entered(self, latents: Tensor, feature: Tensor | None) -> Tensor:
@@ -158,9 +166,8 @@ class ForwardPass:
     def _left(self, x: Tensor) -> Tensor:
         return self._last(silu(self._last_norm(x)))
 
-    def _embedded(self, timesteps: Tensor, adm: Tensor | None, dtype: torch.dtype) -> Tensor:
-        embedded = self._time(self._time_features(timesteps).to(dtype))
-        return embedded if self._added is None or adm is None else embedded + self._added(adm)
+    def _embedded_adm(self, adm: Tensor) -> Tensor | None:
+        return None if self._added is None else self._added(adm)
 
     def _known(self, context: Tensor, pictures: SeenPictures | None) -> Known:
         layers = count()
@@ -207,25 +214,23 @@ def _through(
     return x if transformer is None else transformer(x, next(text))
 
 
-class _Texts:
-    """What the attentions know of the latest texts, found again by where the text lies."""
+def _place(tensor: Tensor) -> Hashable:
+    """Where a tensor lies and how often it has been written."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
+
+
+class _Latest(Generic[Made]):
+    """What was made of the latest inputs of a kind that stay the same through a run."""
 
     def __init__(self) -> None:
-        self._kept: dict[object, tuple[object, Known]] = {}
+        self._kept: dict[Hashable, tuple[object, Made]] = {}
 
-    def of(
-        self,
-        context: Tensor,
-        pictures: SeenPictures | None,
-        made: Callable[[Tensor, SeenPictures | None], Known],
-    ) -> Known:
-        place = (context.data_ptr(), context.shape, context.stride(), context._version)
-        key = (place, None if pictures is None else pictures.key)
+    def of(self, key: Hashable, source: object, made: Callable[[], Made]) -> Made:
+        """What was made of what ``key`` stands for; ``source`` is held on to, so that nothing else takes its place."""
         if key not in self._kept:
-            while len(self._kept) >= TEXTS_AT_MOST:
+            while len(self._kept) >= KEPT_AT_MOST:
                 del self._kept[next(iter(self._kept))]
-            # What is kept holds on to what it was made of, so that nothing else can come to lie in its place.
-            self._kept[key] = ((context, pictures), made(context, pictures))
+            self._kept[key] = (source, made())
         return self._kept[key][1]
 
 

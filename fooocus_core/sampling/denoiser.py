@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fooocus_core.conditioning.adm import PromptSide, select_timed_adm
+from fooocus_core.conditioning.adm import PromptSide, is_early, select_timed_adm
 from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.sampling.guidance import GuidanceSettings, guided_residual
 from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
@@ -56,6 +56,7 @@ class GuidedDenoiser:
         self._control = control
         self._shortcuts = shortcuts
         self._memory = shortcuts.memory()
+        self._halves: dict[tuple[int, bool], Tensor] = {}
         self._positive = positive
         both: dict[PromptSide, Conditioning] = {"negative": negative, "positive": positive}
         self._batches = _batches(both, network, tile_texts) if settings.uses_negative else self._unguided
@@ -88,6 +89,16 @@ class GuidedDenoiser:
         self._latest = residual, sigma
         return x - residual
 
+    def _adm(self, batch: _Batch, timestep: Tensor, timesteps: Tensor) -> Tensor | None:
+        """The half that is shown now: the same tensor as long as it is the same half, so that a network knows it."""
+        if batch.adm is None:
+            return None
+        half = (id(batch), bool(is_early(timestep, self._settings.adm_end)))
+        if half not in self._halves:
+            settings, width = self._settings, self._network.adm_width
+            self._halves[half] = select_timed_adm(batch.adm, timesteps, settings.adm_end, width)
+        return self._halves[half]
+
     @cached_property
     def _unguided(self) -> list[_Batch]:
         """The positive side alone."""
@@ -98,9 +109,7 @@ class GuidedDenoiser:
         rows = len(batch.context)
         # Written there, not copied: a copy would wait until the device has done all that it was told.
         timesteps = torch.full((rows,), timestep.item(), dtype=timestep.dtype, device=x.device)
-        adm = batch.adm
-        if adm is not None:
-            adm = select_timed_adm(adm, timesteps, self._settings.adm_end, self._network.adm_width)
+        adm = self._adm(batch, timestep, timesteps)
         scaled = self._prediction.scale_input(x, sigma).expand(rows, -1, -1, -1)
         residuals = None
         if self._control is not None:

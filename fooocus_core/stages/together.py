@@ -24,8 +24,8 @@ from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.stages.networks import Called
 from fooocus_core.stages.strand import Suspend, strand
 
-CONTEXTS_AT_MOST = 4
-"""So many joined texts are kept, as a network that knows its latest texts again keeps (``models/forward_pass.py``)."""
+JOINED_AT_MOST = 8
+"""So many joined texts and added conditions are kept, as a network keeps its latest (``models/forward_pass.py``)."""
 
 Begin = Callable[[Called], Steps]
 """Begins a picture's run, which calls what it is given."""
@@ -183,7 +183,7 @@ class _Joining:
     """Makes calls of several pictures as one where they fit each other."""
 
     def __init__(self) -> None:
-        self._contexts: dict[tuple[int, ...], tuple[list[Tensor], Tensor]] = {}
+        self._kept: dict[tuple[int, ...], tuple[list[Tensor], Tensor]] = {}
 
     def answers(self, questions: Mapping[int, _Question]) -> dict[int, Tensor]:
         """The answer to every question, by the same numbers; all are asked at one point of the run."""
@@ -209,22 +209,25 @@ class _Joining:
             first.network,
             torch.cat([question.latents for question in asked]),
             torch.cat([question.timesteps for question in asked]),
-            self._context([question.context for question in asked]),
-            torch.cat([question.adm for question in asked if question.adm is not None])
+            self._lasting([question.context for question in asked]),
+            self._lasting([question.adm for question in asked if question.adm is not None])
             if first.adm is not None
             else None,
             replace(first.call, sides=sides, residuals=_joined_residuals(residuals) if residuals else None),
         )
 
-    def _context(self, contexts: list[Tensor]) -> Tensor:
-        """The texts of several pictures; the same tensor as long as they are, so that a network knows it again."""
-        key = tuple(id(context) for context in contexts)
-        if key not in self._contexts:
-            while len(self._contexts) >= CONTEXTS_AT_MOST:
-                del self._contexts[next(iter(self._contexts))]
+    def _lasting(self, parts: list[Tensor]) -> Tensor:
+        """What lasts through a run, of several pictures; the same tensor as long as its parts are the same.
+
+        A network knows it again by that.
+        """
+        key = tuple(id(part) for part in parts)
+        if key not in self._kept:
+            while len(self._kept) >= JOINED_AT_MOST:
+                del self._kept[next(iter(self._kept))]
             # What is kept holds on to its parts: nothing else can come to have their identities.
-            self._contexts[key] = contexts, torch.cat(contexts)
-        return self._contexts[key][1]
+            self._kept[key] = parts, torch.cat(parts)
+        return self._kept[key][1]
 
 
 def _joined_residuals(residuals: Sequence[ControlResiduals]) -> ControlResiduals:

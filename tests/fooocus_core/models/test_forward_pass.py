@@ -126,6 +126,19 @@ def test_a_text_is_projected_once_for_a_run(projected: list[int]) -> None:
 
 
 @torch.no_grad()
+def test_the_added_condition_is_embedded_once_for_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[Tensor] = []
+    embed = ForwardPass._embedded_adm
+    monkeypatch.setattr(ForwardPass, "_embedded_adm", lambda self, adm: embedded.append(adm) or embed(self, adm))
+    straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
+    first, *_ = [straight(*given) for _ in range(3)]
+    assert len(embedded) == 1
+    given[3].mul_(2)
+    assert not torch.allclose(straight(*given), first)
+    assert len(embedded) == 2
+
+
+@torch.no_grad()
 def test_rows_of_a_text_are_texts_of_their_own(projected: list[int]) -> None:
     straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
     whole = straight(*given)
@@ -148,9 +161,9 @@ def test_a_text_that_was_changed_is_another(projected: list[int]) -> None:
 @torch.no_grad()
 def test_texts_of_the_past_are_let_go(projected: list[int]) -> None:
     straight = ForwardPass(network(SHAPES["sdxl"]))
-    for seed in range(2 * forward_pass.TEXTS_AT_MOST):
+    for seed in range(2 * forward_pass.KEPT_AT_MOST):
         straight(*inputs(SHAPES["sdxl"], seed=seed))
-    assert len(straight._texts._kept) == forward_pass.TEXTS_AT_MOST
+    assert len(straight._texts._kept) == forward_pass.KEPT_AT_MOST
 
 
 @torch.no_grad()
@@ -176,8 +189,9 @@ def test_the_outermost_level_on_its_own_depths_is_the_whole(kind: str, residuals
     straight = ForwardPass(unet)
     known = straight._known(context, None)
     skips = skips_of(unet, *given) if residuals else ()
-    expected, deep = straight.whole(latents, timesteps, adm, known, skips)
-    (found,) = straight.outermost(latents, timesteps, adm, known, deep, skips)
+    added = None if adm is None else straight._embedded_adm(adm)
+    expected, deep = straight.whole(latents, timesteps, added, known, skips)
+    (found,) = straight.outermost(latents, timesteps, added, known, deep, skips)
     torch.testing.assert_close(found, expected, atol=FINE, rtol=FINE)
 
 

@@ -69,6 +69,15 @@ def sample(network: RecordingNetwork, settings: SampleSettings = SETTINGS) -> St
     )
 
 
+def test_a_network_is_shown_the_same_two_sizes_again() -> None:
+    """It knows them by where they lie."""
+    network = RecordingNetwork()
+    run_to_end(sample(network, replace(SETTINGS, steps=8)))
+    shown = [call.adm for call in network.calls]
+    assert len({id(adm) for adm in shown}) == 2
+    assert not torch.equal(shown[0], shown[-1])  # type: ignore[arg-type]
+
+
 def test_negative_comes_first() -> None:
     network = RecordingNetwork()
     denoise(network)
