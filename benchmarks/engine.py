@@ -1,19 +1,21 @@
-"""One picture by the engine and one by diffusers' pipeline, in turns in one process, on the same weights.
+"""One picture by the engine and one by diffusers' pipeline, in turns, on the same weights.
 
 ``python benchmarks/engine.py [--checkpoint FILE] [--markdown docs/performance.md] [--json FILE]``. Every round makes
 one picture of each kind from a text of its own, so that nothing is remembered of an earlier one; what is told are
-medians over the rounds, and medians of the rounds' own ratios.
+medians over the rounds, and medians of the rounds' own ratios. Each side is a process of its own, which rests while the
+other works: threads of one would stand in the other's way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,6 @@ from fooocus_core.presets.preset import choose_default_preset  # noqa: E402
 from fooocus_core.presets.sizes import GRID_PX, Size, parse_size  # noqa: E402
 from fooocus_core.request import GenerationRequest  # noqa: E402
 from fooocus_core.resolve import resolve_request  # noqa: E402
-from fooocusapi.serve import let_threads_rest  # noqa: E402
 
 if TYPE_CHECKING:
     from fooocus_core.engine import Engine
@@ -77,11 +78,45 @@ class Figures:
 
 
 def measure(case: Case) -> Figures:
-    """All kinds in turns; the first round does not count."""
-    kinds: dict[str, Paint] = {PEER: peer(case), **engine_kinds(case)}
-    one_round(kinds, "a warm hand")
-    rounds = [one_round(kinds, f"{TEXTS[number % len(TEXTS)]}, {number}") for number in range(case.rounds)]
+    """Both sides in turns; the first round does not count."""
+    with side_process(case, "peer") as theirs, side_process(case, "engine") as ours:
+        texts = ["a warm hand", *(f"{TEXTS[number % len(TEXTS)]}, {number}" for number in range(case.rounds))]
+        _, *rounds = [{**theirs(text), **ours(text)} for text in texts]
     return figures(rounds, network_calls(case))
+
+
+@contextmanager
+def side_process(case: Case, side: str) -> Iterator[Callable[[str], dict[str, float]]]:
+    """A process that paints a text in every way of its side, and tells the seconds of each."""
+    command = [
+        *(sys.executable, "-m", "benchmarks.engine", "--side", side, "--checkpoint", str(case.checkpoint.resolve())),
+        *("--size", spelt(case.size), "--steps", str(case.steps), "--device", case.device),
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        asks, answers = process.stdin, process.stdout
+        if asks is None or answers is None:
+            raise RuntimeError("the process was started without its pipes")
+
+        def painted(text: str) -> dict[str, float]:
+            asks.write(text + "\n")
+            asks.flush()
+            line = answers.readline()
+            if not line:
+                raise SystemExit(f"the {side}'s process has ended")
+            told: dict[str, float] = json.loads(line)
+            return told
+
+        yield painted
+        asks.close()
+
+
+def serve_side(case: Case, side: str) -> None:
+    """Answer every line of the input until it ends."""
+    kinds = {PEER: peer(case)} if side == "peer" else engine_kinds(case)
+    for line in sys.stdin:
+        print(json.dumps(one_round(kinds, line.strip())), flush=True)  # noqa: T201 - the process's answer
 
 
 def one_round(kinds: Mapping[str, Paint], text: str) -> dict[str, float]:
@@ -230,9 +265,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--side", choices=("peer", "engine"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    let_threads_rest(os.environ)
     case = Case(given.checkpoint, given.size, given.steps, given.rounds, given.device)
+    if given.side:
+        serve_side(case, given.side)
+        return
     found = measure(case)
     table = Table("", "seconds", "of diffusers'", title=conditions(case))
     for row in rows(found):

@@ -1,4 +1,4 @@
-"""The comparison in one process: what it paints, what it counts, and how it writes it down."""
+"""The comparison: what it paints, what it counts, and how it writes it down."""
 
 from __future__ import annotations
 
