@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from benchmarks.report import machine, shown, spelt, versions, write_figures  # noqa: E402
 from benchmarks.server_process import POCKET  # noqa: E402
 from fooocus_core.events import Finished, never  # noqa: E402
 from fooocus_core.library import Library  # noqa: E402
@@ -277,8 +277,7 @@ def main() -> None:
         table.add_row(*row)
     Console(width=140).print(table)
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, as_markdown(case, found), SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, as_markdown(case, found), SCRIPT)
     if given.json:
         figures_now = {"conditions": conditions(case), **asdict(found)}
         given.json.write_text(json.dumps(figures_now, indent=2), encoding="utf-8")

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.report import spelt, versions, with_figures  # noqa: E402
+from benchmarks.report import spelt, versions, write_section  # noqa: E402
 from fooocus_core.engine import Engine  # noqa: E402
 from fooocus_core.events import Failed, never  # noqa: E402
 from fooocus_core.images.resizing import lanczos  # noqa: E402
@@ -239,14 +239,6 @@ def conditions() -> str:
     return f"{card}; {versions(('torch', 'diffusers', 'transformers'))}"
 
 
-def write_page(page: Path, table: str) -> None:
-    """The table between its marks; a page that lacks them, or is not there, gets them with a section of its own."""
-    text = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
-    if SCRIPT not in text:
-        text += SECTION
-    page.write_text(with_figures(text, table, SCRIPT), encoding="utf-8")
-
-
 def main() -> None:
     """Count, measure, print, and put the table into a page or a file where asked."""
     given = _arguments()
@@ -260,7 +252,7 @@ def main() -> None:
     table = as_markdown(rows, differences, conditions())
     print(table)  # noqa: T201
     if given.markdown:
-        write_page(given.markdown, table)
+        write_section(given.markdown, SECTION, table, SCRIPT)
     if given.json:
         figures = {row.name: dict(row.mib) for row in rows}
         content = {"conditions": conditions(), "mib": figures, "tiles": differences}

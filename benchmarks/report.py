@@ -49,6 +49,11 @@ def with_figures(page: str, table: str, script: str) -> str:
     return f"{before}{mark}\n\n{table}\n\n{END_MARK}{after}"
 
 
+def write_figures(page: Path, table: str, script: str) -> None:
+    """The table between the script's marks of a page. Raises ``ValueError`` if it lacks them."""
+    page.write_text(with_figures(page.read_text(encoding="utf-8"), table, script), encoding="utf-8")
+
+
 def write_section(page: Path, section: str, table: str, script: str) -> None:
     """The table between its marks; a page that lacks them gets them with ``section``, one that is not there a title."""
     text = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.report import machine, shown, versions, with_figures  # noqa: E402
+from benchmarks.report import machine, shown, versions, write_figures  # noqa: E402
 from benchmarks.timing import peak_memory_mb  # noqa: E402
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME, Library  # noqa: E402
 from fooocus_core.plan import Diffuse, Lora, Models, Output, Plan, Prompts, Sampling  # noqa: E402
@@ -211,8 +211,7 @@ def main() -> None:
     table = as_markdown(case, measured)
     print(table)  # noqa: T201
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, table, SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, table, SCRIPT)
     if given.json:
         told = {"conditions": conditions(case, measured), **asdict(measured)}
         given.json.write_text(json.dumps(told, indent=2), encoding="utf-8")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from benchmarks.report import machine, shown, spelt, versions, write_figures  # noqa: E402
 from benchmarks.server_process import (  # noqa: E402
     POCKET,
     Case,
@@ -167,8 +167,7 @@ def main() -> None:
     measured = measure(case)
     print_report(case, measured)
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, as_markdown(case, measured), SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, as_markdown(case, measured), SCRIPT)
     if given.json:
         sides = {"fooocusapi": measured.server.to_json(), "diffusers": measured.peer.to_json()}
         given.json.write_text(json.dumps({"conditions": conditions(case), **sides}, indent=2), encoding="utf-8")

@@ -34,7 +34,7 @@ if __package__ in (None, ""):  # run as a script: the project's own packages are
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.load import QUERY, Caller, Tally  # noqa: E402
-from benchmarks.report import ABSENT, machine, shown, versions, with_figures  # noqa: E402
+from benchmarks.report import ABSENT, machine, shown, versions, write_figures  # noqa: E402
 from benchmarks.server_process import (  # noqa: E402
     POCKET,
     Case,
@@ -345,8 +345,7 @@ def main() -> None:
     found = measure(case)
     print_report(case, found)
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, as_markdown(case, found), SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, as_markdown(case, found), SCRIPT)
     if given.json:
         given.json.write_text(as_json(case, found), encoding="utf-8")
 

@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # run as a script: the project's own packages are
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.engine import PACKAGES, TEXTS, Case, engine_of, library_of, plan_of  # noqa: E402
-from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from benchmarks.report import machine, shown, spelt, versions, write_figures  # noqa: E402
 from benchmarks.server_process import POCKET  # noqa: E402
 from fooocus_core.engine import Engine  # noqa: E402
 from fooocus_core.events import ImageFinished, never  # noqa: E402
@@ -132,8 +132,7 @@ def main() -> None:
         table.add_row(*(cell.replace("`", "") for cell in row))
     Console(width=140).print(table)
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, as_markdown(case, found), SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, as_markdown(case, found), SCRIPT)
     if given.json:
         told = {"conditions": conditions(case), "ways": {way: asdict(one) for way, one in found.items()}}
         given.json.write_text(json.dumps(told, indent=2), encoding="utf-8")

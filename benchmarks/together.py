@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.report import machine, shown, spelt, versions, with_figures  # noqa: E402
+from benchmarks.report import machine, shown, spelt, versions, write_figures  # noqa: E402
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME, Library  # noqa: E402
 from fooocus_core.plan import Diffuse, Guidance, Models, Output, Plan, Prompts, Sampling  # noqa: E402
 from fooocus_core.presets.sizes import Size, parse_size  # noqa: E402
@@ -185,8 +185,7 @@ def main() -> None:
     table = as_markdown(case, measured)
     print(table)  # noqa: T201
     if given.markdown:
-        page = given.markdown.read_text(encoding="utf-8")
-        given.markdown.write_text(with_figures(page, table, SCRIPT), encoding="utf-8")
+        write_figures(given.markdown, table, SCRIPT)
     if given.json:
         ways = [asdict(way) for way in measured]
         given.json.write_text(json.dumps({"conditions": conditions(case), "ways": ways}, indent=2), encoding="utf-8")

@@ -66,7 +66,7 @@ class MissingPicture(CoreError):
     """A picture that a plan starts from is not kept any more, or cannot be read."""
 
     def __init__(self) -> None:
-        super().__init__("the picture that was sent with the request is not there any more")
+        super().__init__("a picture that the request names is not there, or not there any more")
 
 
 class DownloadFailed(CoreError):

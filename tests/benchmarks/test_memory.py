@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import memory
 from benchmarks.memory import NOT_MEASURED, ROOT, VRAM, Files, Row, as_markdown, painter, peak_row, weight_rows
+from benchmarks.report import write_section
 from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.residence import RESIDENCES
 from fooocus_core.presets.sizes import Size
@@ -82,15 +83,15 @@ def test_the_table_has_its_place(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     for text in ("", "# Speed\n\nOther figures.\n"):
         page.write_text(text, encoding="utf-8")
-        memory.write_page(page, "old table")
-        memory.write_page(page, table)
+        write_section(page, memory.SECTION, "old table", memory.SCRIPT)
+        write_section(page, memory.SECTION, table, memory.SCRIPT)
         written = page.read_text(encoding="utf-8")
         assert written.startswith(text)
         assert (written.count(table), written.count("## Memory"), written.count("old table")) == (1, 1, 0)
 
 
 def test_a_new_page_has_a_title(tmp_path: Path) -> None:
-    memory.write_page(tmp_path / "performance.md", "table")
+    write_section(tmp_path / "performance.md", memory.SECTION, "table", memory.SCRIPT)
     assert (tmp_path / "performance.md").read_text(encoding="utf-8").startswith("# Performance\n")
 
 

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks import reuse
+from benchmarks.report import with_figures
 from benchmarks.reuse import CHECKPOINTS, LORAS, POCKET, ROOT, SCRIPT, Case, Measured, as_markdown, measure, run
 from fooocus_core.plan import Lora, Models
 
@@ -55,4 +56,4 @@ def test_each_figure_has_its_row() -> None:
 
 def test_the_documented_page_has_a_place_for_the_table() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert reuse.with_figures(page, "table", SCRIPT).count("\ntable\n") == 1
+    assert with_figures(page, "table", SCRIPT).count("\ntable\n") == 1

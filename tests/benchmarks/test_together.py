@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import together
+from benchmarks.report import with_figures
 from benchmarks.together import POCKET, ROOT, SCRIPT, WAYS, Case, Figures, Run, as_markdown, figures, measure
 from fooocus_core.presets.sizes import Size
 
@@ -41,4 +41,4 @@ def test_each_way_has_its_column() -> None:
 
 def test_the_documented_page_has_a_place_for_the_table() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert together.with_figures(page, "table", SCRIPT).count("\ntable\n") == 1
+    assert with_figures(page, "table", SCRIPT).count("\ntable\n") == 1
