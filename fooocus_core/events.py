@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fooocus_core.metadata.record import AnyRecord
+    from fooocus_core.plan import Plan
 
 
 class CancelToken(Protocol):
@@ -32,6 +33,15 @@ class SkipToken(Protocol):
 def never() -> bool:
     """For plans in which nobody wishes anything."""
     return False
+
+
+@dataclass(frozen=True)
+class PlanRun:
+    """A plan that is to be run, and whom to ask while it is."""
+
+    plan: Plan
+    cancel: CancelToken
+    skip: SkipToken = never
 
 
 @dataclass(frozen=True)
