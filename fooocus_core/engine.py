@@ -21,6 +21,7 @@ from fooocus_core.events import (
     Failed,
     Finished,
     ImageFinished,
+    PlanRun,
     Progress,
     SkipToken,
     Started,
@@ -43,6 +44,7 @@ from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.stages.detail import Means, run_detail
 from fooocus_core.stages.diffuse import run_diffuse
 from fooocus_core.stages.following import PaintStage, Source, goes_on_with_latents, run_following
+from fooocus_core.stages.joint import fit_together
 from fooocus_core.stages.skipping import skippable
 from fooocus_core.stages.start import (
     NO_LATENTS,
@@ -77,7 +79,8 @@ class Engine:
     masks: MaskModels | None = None
     """``None``: plans in which something is to be found in a picture fail."""
     pictures_at_once: int = 1
-    """How many pictures of one stage are painted together, where there is room for more than a row at a time."""
+    """How many pictures, of one stage or of several plans, are painted together, where there is room for more than a
+    row at a time."""
     shortcuts: Shortcuts = NO_SHORTCUTS
     """What all pictures trade for time."""
 
@@ -100,6 +103,30 @@ class Engine:
             yield Failed("internal error, see the server's log")
         else:
             yield Finished()
+
+    def takes_together(self, plans: Sequence[Plan]) -> bool:
+        """Whether ``run_together`` paints their pictures together; of one plan: whether others may be found that fit.
+
+        Answered by the plans alone: nothing is loaded, and no file is looked at.
+        """
+        at_once = self._at_once
+        # What a network finds in one call for the next one would be made by another company than a plan's own.
+        is_exact = self.shortcuts.whole_pass_every == 1
+        return is_exact and 1 < at_once >= sum(plan.images for plan in plans) and fit_together(plans)
+
+    def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
+        """The events of every run, each with the number of its run from 0; those of a run are what ``run`` tells.
+
+        Nothing inside a plan makes this raise. Closing the iterator ends all of them.
+        """
+        for number, run in enumerate(runs):
+            for event in self.run(run.plan, run.cancel, run.skip):
+                yield number, event
+
+    @property
+    def _at_once(self) -> int:
+        """How many pictures are painted together as things are."""
+        return 1 if self.models.placement.residence.row_by_row else self.pictures_at_once
 
     def _twice(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         """The stages' events; where there is no room, those of a second try from the start that takes less of it.
@@ -201,8 +228,7 @@ class Engine:
         if is_without_diffusion(stage):
             return skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
         texts, latents = (self.styles, self.wildcards), PassedLatents(latent, keep)
-        at_once = 1 if models.placement.residence.row_by_row else self.pictures_at_once
-        manner = (at_once, self.shortcuts)
+        manner = (self._at_once, self.shortcuts)
         return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents, *manner)
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:

@@ -120,6 +120,14 @@ def prepare_stage(
     )
 
 
+def lora_tags(prompts: Prompts) -> tuple[Lora, ...]:
+    """What the tags of a prompt name, under the names that they write, on disk or not."""
+    if prompts.syntax == "web_ui":
+        return ()
+    main, _ = split_lines(prompts.prompt)
+    return take_lora_tags(main, str).loras
+
+
 def _seeds(first: int, count: int, *, seed_increment: bool, seed_count: int) -> list[int]:
     return [(first + index * seed_increment) % seed_count for index in range(count)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,26 @@ import torch
 
 from fooocus_core.engine import TRYING_AGAIN, Engine
 from fooocus_core.errors import OUT_OF_MEMORY, Interrupted, OutOfMemory, UnreadableModel
-from fooocus_core.events import Cancelled, Ending, Event, Failed, Finished, ImageFinished, Progress, Started
+from fooocus_core.events import (
+    Cancelled,
+    Ending,
+    Event,
+    Failed,
+    Finished,
+    ImageFinished,
+    PlanRun,
+    Progress,
+    Started,
+    never,
+)
 from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.images.pixels import Picture
 from fooocus_core.models.loaded import ModelStore
+from fooocus_core.models.residence import RESIDENCES, Residence
 from fooocus_core.plan import Diffuse, Models, Output, Plan, Prompts
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
+from fooocus_core.sampling.shortcuts import Shortcuts
 
 STAGE = Diffuse(Models("some.safetensors"), Prompts("a red apple"), 64, 64, seed=1, image_number=3)
 SECRET = "/home/somebody/models/some.safetensors"
@@ -154,6 +168,60 @@ def test_the_next_plan_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     one = replace(STAGE, image_number=1)
     monkeypatch.setattr(Engine, "_play", lambda *_: iter(()))
     assert list(engine.run(Plan((one,)), lambda: False)) == [Started(1), Finished()]
+
+
+# ------------------------------------------------------------------------------------------------------ several plans
+
+
+def test_plans_that_do_not_fit_are_run_one_after_the_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(self: Engine, stage: Diffuse, *_: Any) -> Iterator[Event]:
+        yield Progress(0.5, "halfway")
+        if stage.width_px == 72:
+            raise UnreadableModel("some.safetensors", "cut")
+
+    monkeypatch.setattr(Engine, "_play", play)
+    runs = [PlanRun(Plan((replace(STAGE, width_px=width),)), never) for width in (64, 72, 80)]
+    begun = [Started(3), Progress(0.5, "halfway")]
+    assert list(engine.run_together(runs)) == [
+        *[(0, event) for event in [*begun, Finished()]],
+        *[(1, event) for event in [*begun, Failed("some.safetensors: cut")]],
+        *[(2, event) for event in [*begun, Finished()]],
+    ]
+
+
+def test_no_plan_is_run_by_nobody(engine: Engine) -> None:
+    assert list(engine.run_together([])) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "at_once", "residence", "shortcuts", "taken"),
+    [
+        ([1, 1], 2, "normal", Shortcuts(), True),
+        ([1], 2, "high", Shortcuts(guidance_until=0.5), True),
+        ([1, 3], 4, "normal", Shortcuts(), True),
+        ([1, 3], 3, "normal", Shortcuts(), False),
+        ([1], 1, "normal", Shortcuts(), False),
+        ([1, 1], 2, "low", Shortcuts(), False),
+        ([1, 1], 2, "normal", Shortcuts(whole_pass_every=2), False),
+    ],
+)
+def test_so_many_pictures_are_taken_together(
+    engine: Engine, images: list[int], at_once: int, residence: Any, shortcuts: Shortcuts, taken: bool
+) -> None:
+    engine.pictures_at_once, engine.shortcuts = at_once, shortcuts
+    place(engine, RESIDENCES[residence])
+    assert engine.takes_together([Plan((replace(STAGE, image_number=number),)) for number in images]) is taken
+
+
+def test_plans_that_do_not_fit_are_not_taken_together(engine: Engine) -> None:
+    engine.pictures_at_once = 8
+    place(engine, RESIDENCES["normal"])
+    assert engine.takes_together([Plan((STAGE,)), Plan((STAGE,))])
+    assert not engine.takes_together([Plan((STAGE,)), Plan((replace(STAGE, width_px=72),))])
+
+
+def place(engine: Engine, residence: Residence) -> None:
+    cast(Any, engine.models).placement = SimpleNamespace(residence=residence)
 
 
 # ------------------------------------------------------------------------------------------------------ content filter
