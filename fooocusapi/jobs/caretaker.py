@@ -42,41 +42,44 @@ class Standstill:
 
 
 class Pulse:
-    """When the worker was last seen at work. One thread beats, any may look."""
+    """When the worker was last seen at work. Its threads tell, any may look."""
 
     def __init__(self, stalled_after_s: float = 0.0, now_s: Seconds = time.monotonic) -> None:
         """``stalled_after_s``: how long a job may be silent before it stands still; 0: as long as it likes."""
         self._stalled_after_s = stalled_after_s
         self._now_s = now_s
-        self._job_id: str | None = None
+        self._job_ids: tuple[str, ...] = ()
         self._step = ""
         self._beat_s = now_s()
+        self._changing = threading.Lock()
 
     def begin(self, job_id: str) -> None:
         """A job was taken."""
-        self._beat_s, self._step, self._job_id = self._now_s(), "", job_id
+        with self._changing:
+            self._beat_s, self._step, self._job_ids = self._now_s(), "", (*self._job_ids, job_id)
 
     def beat(self, step: str | None = None) -> None:
-        """The job lives, and perhaps tells what it does."""
+        """The worker lives, and perhaps tells what it does."""
         self._beat_s = self._now_s()
         self._step = self._step if step is None else step
 
-    def end(self) -> None:
-        """The job has ended; from now on the worker is idle."""
-        self._beat_s, self._job_id = self._now_s(), None
+    def end(self, job_id: str) -> None:
+        """A job has ended; after the last one the worker is idle."""
+        with self._changing:
+            self._beat_s, self._job_ids = self._now_s(), tuple(one for one in self._job_ids if one != job_id)
 
     @property
     def idle_s(self) -> float:
         """For how long there has been no job; 0 while there is one."""
-        return 0.0 if self._job_id is not None else self._now_s() - self._beat_s
+        return 0.0 if self._job_ids else self._now_s() - self._beat_s
 
     @property
     def standstill(self) -> Standstill | None:
-        """The job that stands still, if one does."""
-        job_id, silent_s = self._job_id, self._now_s() - self._beat_s
-        if job_id is None or not self._stalled_after_s or silent_s < self._stalled_after_s:
+        """The job that stands still, if one does: of several the one that has run longest."""
+        job_ids, silent_s = self._job_ids, self._now_s() - self._beat_s
+        if not job_ids or not self._stalled_after_s or silent_s < self._stalled_after_s:
             return None
-        return Standstill(job_id, self._step, silent_s)
+        return Standstill(job_ids[0], self._step, silent_s)
 
 
 class Watched(Protocol):

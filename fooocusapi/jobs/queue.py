@@ -14,7 +14,8 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fooocus_core.events import Cancelled, CancelToken, Failed, Progress, SkipToken
@@ -109,15 +110,15 @@ class Snapshot:
     """Every job of this run of the server, oldest first."""
 
     queue: tuple[JobSummary, ...]
-    """The running job, then the waiting ones in their order."""
+    """The running jobs, then the waiting ones in their order."""
     history: tuple[JobSummary, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Every job that has not ended; ``waiting`` in the order in which they will run."""
+    """Every job that has not ended; ``running`` as they were taken, ``waiting`` in the order in which they will be."""
 
-    running: Job | None
+    running: tuple[Job, ...]
     waiting: tuple[Job, ...]
 
 
@@ -128,6 +129,25 @@ class Assignment:
     job: Job
     cancel: CancelToken
     skip: SkipToken
+
+
+Fits = Callable[[Sequence[Job]], bool]
+"""Whether a worker takes these jobs together. Asked while the queue is held: answered at once, from memory."""
+
+
+def one_by_one(jobs: Sequence[Job]) -> bool:
+    """For workers that take one job at a time."""
+    return len(jobs) == 1
+
+
+@dataclass(eq=False)
+class _Running:
+    """What is known of a job that a worker has, beside the job itself."""
+
+    stop_wanted: threading.Event = field(default_factory=threading.Event)
+    skips: bool = False
+    delete_at_end: bool = False
+    preview: NDArray[np.uint8] | None = None
 
 
 def random_id() -> str:
@@ -176,11 +196,7 @@ class JobQueue:
         self._state = threading.Condition()
         self._unfinished: OrderedDict[str, Job] = OrderedDict()
         self._waiting: deque[str] = deque()
-        self._running_id: str | None = None
-        self._cancel_running = threading.Event()
-        self._skips = False
-        self._delete_at_end = False
-        self._preview: NDArray[np.uint8] | None = None
+        self._running: OrderedDict[str, _Running] = OrderedDict()
         self._history: OrderedDict[str, JobSummary] = OrderedDict()
         self._recent: OrderedDict[str, Job] = OrderedDict()
         self._unsaved: dict[str, Job] = {}
@@ -241,9 +257,9 @@ class JobQueue:
             return Counters(len(self._unfinished), len(self._history), self._last_job_id)
 
     def is_running(self) -> bool:
-        """Whether a worker is at a job."""
+        """Whether a worker has a job."""
         with self._state:
-            return self._running_id is not None
+            return bool(self._running)
 
     def is_closed(self) -> bool:
         """Whether no job is taken any more."""
@@ -295,16 +311,18 @@ class JobQueue:
         return self._clock()
 
     def unfinished(self) -> Unfinished:
-        """The job that a worker is at and those that wait, as they stand."""
+        """The jobs that a worker has and those that wait, as they stand."""
         with self._state:
-            waiting = tuple(self._unfinished[job_id] for job_id in self._waiting)
-            running = None if self._running_id is None else self._unfinished[self._running_id]
-            return Unfinished(running, waiting)
+            return Unfinished(
+                running=tuple(self._unfinished[job_id] for job_id in self._running),
+                waiting=tuple(self._unfinished[job_id] for job_id in self._waiting),
+            )
 
     def latest_preview(self, job_id: str) -> NDArray[np.uint8] | None:
-        """The running job's picture as it stands, uint8 ``[height, width, 3]``; ``None`` for every other job."""
+        """A running job's picture as it stands, uint8 ``[height, width, 3]``; ``None`` for every other job."""
         with self._state:
-            return self._preview if job_id == self._running_id else None
+            running = self._running.get(job_id)
+            return None if running is None else running.preview
 
     async def wait(self, job_id: str) -> Job:
         """The job once it has ended. Raises ``UnknownJob`` and ``QueueClosed``; as many may wait as like to."""
@@ -329,27 +347,27 @@ class JobQueue:
     # -------------------------------------------------------------------------------------------------- stopping
 
     def stop_running(self) -> bool:
-        """Ask the running job to stop, and no other one; false when there is none. Does not wait for its end."""
+        """Ask the running jobs to stop, and no other ones; false when there is none. Does not wait for their end."""
         with self._state:
-            if self._running_id is None:
-                return False
-            self._cancel_running.set()
-            return True
+            for running in self._running.values():
+                running.stop_wanted.set()
+            return bool(self._running)
 
     def skip_running(self) -> bool:
-        """Ask the running job to leave out the picture that it is at; false when none runs. A second wish is no other.
+        """Ask the running jobs to leave out what they are painting; false when none runs. A second wish is no other.
 
         Where a job is not at a picture, the next one is meant; a job without a next one has nothing to leave out.
         """
         with self._state:
-            self._skips = self._running_id is not None
-            return self._skips
+            for running in self._running.values():
+                running.skips = True
+            return bool(self._running)
 
     def cancel(self, job_id: str) -> bool:
         """Stop one job, waiting or running; false when it has ended or is unknown. May block for the journal."""
         with self._state:
-            if job_id == self._running_id:
-                self._cancel_running.set()
+            if job_id in self._running:
+                self._running[job_id].stop_wanted.set()
                 return True
             withdrawn = self._withdraw(job_id)
         if withdrawn:
@@ -362,9 +380,9 @@ class JobQueue:
         Pictures that another job wrote since under the same ``save_name`` stay. Blocks for disks.
         """
         with self._state:
-            if job_id == self._running_id:
-                self._delete_at_end = True
-                self._cancel_running.set()
+            if job_id in self._running:
+                self._running[job_id].delete_at_end = True
+                self._running[job_id].stop_wanted.set()
                 return True
             withdrawn = self._withdraw(job_id)
         job = self.apply(job_id, Cancelled()) if withdrawn else self.get(job_id)
@@ -374,7 +392,7 @@ class JobQueue:
         return True
 
     def close(self) -> None:
-        """Take no job any more and give none out; the running one is untouched."""
+        """Take no job any more and give none out; the running ones are untouched."""
         with self._state:
             self._closed = True
             self._state.notify_all()
@@ -385,19 +403,20 @@ class JobQueue:
 
     # --------------------------------------------------------------------------------------------- for the worker
 
-    def take(self) -> Assignment | None:
+    def take(self, fits: Fits = one_by_one) -> Sequence[Assignment]:
         """The oldest waiting job, which its taker must bring to an end; blocks until there is one.
 
-        ``None`` once the queue is closed.
+        With it those that wait right behind it for as long as they all fit together: no job overtakes another.
+        None once the queue is closed.
         """
         with self._state:
             self._state.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
-                return None
-            self._running_id = self._waiting.popleft()
-            self._cancel_running = cancel = threading.Event()
-            self._skips = False
-            return Assignment(self._unfinished[self._running_id], cancel.is_set, self._take_skip)
+                return ()
+            taken = [self._unfinished[self._waiting.popleft()]]
+            while self._waiting and fits([*taken, self._unfinished[self._waiting[0]]]):
+                taken.append(self._unfinished[self._waiting.popleft()])
+            return tuple(self._assigned(job) for job in taken)
 
     def apply(self, job_id: str, event: JobEvent) -> Job:
         """Advance an unfinished job that the caller has taken; tell everybody who follows it.
@@ -433,7 +452,7 @@ class JobQueue:
             return self._advance(job_id, ImageSaved(index, seed, save(note)))
 
     def put_back(self, job_id: str) -> None:
-        """Let go of the running job; it is the first to run after the next start. Raises ``JournalError``.
+        """Let go of a running job; it runs first, in its turn, after the next start. Raises ``JournalError``.
 
         Its pictures are made anew then, perhaps under other names: those that it has are deleted.
         """
@@ -441,22 +460,21 @@ class JobQueue:
             self._delete_results(self._unfinished[job_id])
             self.apply(job_id, Requeued(orderly=True))
         with self._state:
-            self._running_id, self._preview = None, None
-            self._waiting.appendleft(job_id)
+            self._running.pop(job_id, None)
+            self._waiting = deque(sorted({*self._waiting, job_id}, key=lambda one: self._unfinished[one].number))
 
     def put_back_running(self) -> None:
         """The same for a worker that cannot be waited for, in a process that is about to end.
 
-        What the worker still does to the job counts as well: it may end it, or put it back once more.
+        What the worker still does to the jobs counts as well: it may end them, or put them back once more.
         """
         with self._state:
-            job_id, is_cancelled = self._running_id, self._cancel_running.is_set()
-        if job_id is None:
-            return
-        if is_cancelled:
-            _guarded("ending a stopped job", self.apply, job_id, Cancelled())
-        else:
-            _guarded("putting a job back", self.put_back, job_id)
+            stops = {job_id: running.stop_wanted.is_set() for job_id, running in self._running.items()}
+        for job_id, is_stopped in stops.items():
+            if is_stopped:
+                _guarded("ending a stopped job", self.apply, job_id, Cancelled())
+            else:
+                _guarded("putting a job back", self.put_back, job_id)
 
     # -------------------------------------------------------------------------------------------------- internals
 
@@ -493,10 +511,14 @@ class JobQueue:
         self._waiting.remove(job_id)
         return True
 
-    def _take_skip(self) -> bool:
-        """Whether the running job is to leave something out; told once."""
+    def _assigned(self, job: Job) -> Assignment:
+        running = self._running[job.id] = _Running()
+        return Assignment(job, running.stop_wanted.is_set, partial(self._take_skip, running))
+
+    def _take_skip(self, running: _Running) -> bool:
+        """Whether a running job is to leave something out; told once."""
         with self._state:
-            skips, self._skips = self._skips, False
+            skips, running.skips = running.skips, False
             return skips
 
     def _advance(self, job_id: str, event: JobEvent, preview: NDArray[np.uint8] | None = None) -> Job:
@@ -507,8 +529,8 @@ class JobQueue:
     def _show(self, job: Job, preview: NDArray[np.uint8] | None) -> Job:
         with self._state:
             self._unfinished[job.id] = job
-            if preview is not None:
-                self._preview = preview
+            if preview is not None and job.id in self._running:
+                self._running[job.id].preview = preview
             self._watchers.publish(job)
         return job
 
@@ -518,15 +540,14 @@ class JobQueue:
         self._save_ending(job)
         with self._state:
             del self._unfinished[job.id]
+            self._withdraw(job.id)  # One that was put back may still be brought to its end.
             _remember(self._history, job.id, JobSummary.of(job), self._limits.listed)
             _remember(self._recent, job.id, job, self._limits.recent)
-            unwanted = job.id == self._running_id and self._delete_at_end
-            if job.id == self._running_id:
-                self._running_id, self._preview, self._delete_at_end = None, None, False
+            running = self._running.pop(job.id, None)
             self._watchers.publish(job)
         for tell in self._on_ended:
             _guarded("telling of an ended job", tell, job)
-        if unwanted:
+        if running is not None and running.delete_at_end:
             _guarded("deleting a job", self._forget, job)
         _guarded("trimming the history", self._trim)
 

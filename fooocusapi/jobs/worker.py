@@ -1,8 +1,9 @@
 """The worker: one thread that makes the engine, takes the oldest job and plays its plan, again and again.
 
-Finished pictures are saved on a second thread meanwhile; a job has ended when all of its own are.
+Jobs that wait right behind it and fit it are played together with it. Finished pictures are saved on a second thread,
+which also ends the jobs: the engine is at the next ones by then.
 
-Nothing that a job, the engine, the disk or the database does ends the thread: the job fails with a reason fit for
+Nothing that a job, the engine, the disk or the database does ends the threads: the job fails with a reason fit for
 clients, the cause goes to the log, and the next job is taken.
 """
 
@@ -13,22 +14,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Protocol
 
 from fooocus_core.errors import CoreError
-from fooocus_core.events import (
-    Cancelled,
-    CancelToken,
-    Ending,
-    Event,
-    Failed,
-    Finished,
-    ImageFinished,
-    Progress,
-    SkipToken,
-)
+from fooocus_core.events import Cancelled, Ending, Event, Failed, Finished, ImageFinished, PlanRun, Progress
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.caretaker import Pulse
 from fooocusapi.jobs.job import Job, Taken
@@ -48,14 +40,14 @@ IDLE_ENDS_WITHIN_S = 0.5
 """How long a thread without a job takes at most to see that the queue is closed."""
 
 
-class PictureLost(Exception):
-    """A picture could not be saved; the cause is in the log."""
-
-
 class Engine(Protocol):
     """What the worker asks of ``fooocus_core.engine.Engine``."""
 
-    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]: ...
+    def takes_together(self, plans: Sequence[Plan]) -> bool:
+        """Whether these plans may be run together; answered at once."""
+
+    def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
+        """The events of one plan, or of several that may be run together, each with its plan's number from 0."""
 
     def unload(self) -> None:
         """Give the device's memory back; the next plan loads again."""
@@ -69,6 +61,26 @@ class ImageStore(Protocol):
 
         ``note`` is told the path before the picture is there.
         """
+
+
+@dataclass(eq=False)
+class _Played:
+    """A job on its way through engine and saver."""
+
+    job: Job
+    """As it stood when the worker began with it."""
+    assignment: Assignment
+    ends_s: float
+    """When its time is up, by a clock that never jumps."""
+    ending: Ending | None = None
+    """What the engine told, or what happened instead; ``None`` while it is being played."""
+    lost: str = ""
+    """Why a picture of it could not be saved, fit for clients: nothing that happens later counts then."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether only the shutdown has stopped it: it is made anew."""
+        return isinstance(self.ending, Cancelled) and not self.assignment.cancel()
 
 
 class Worker:
@@ -95,7 +107,7 @@ class Worker:
         self._engine_in_use = threading.Lock()
         self.pulse = pulse or Pulse()
         self._letting_go = threading.Event()
-        self._saver: Saver | None = None
+        self._saver = Saver()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -103,9 +115,9 @@ class Worker:
         self._thread.start()
 
     def stop(self, finish_within_s: float, let_go_within_s: float) -> bool:
-        """Take no job any more and wait for the end of the thread; whether it came.
+        """Take no job any more and wait for the end of the threads; whether it came.
 
-        The running job has ``finish_within_s`` to end by itself; then it is interrupted, which takes one step and
+        Running jobs have ``finish_within_s`` to end by themselves; then they are interrupted, which takes one step and
         shall take no more than ``let_go_within_s``, and put back to be run after the next start. Without a running
         job there is nothing to wait for: an engine that is still being made cannot be interrupted.
         """
@@ -119,7 +131,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def status(self) -> EngineStatus:
-        """How the engine is, and whether the running job stands still; answered from memory."""
+        """How the engine is, and whether a running job stands still; answered from memory."""
         standstill = self.pulse.standstill
         if standstill is not None:
             return EngineStatus("unhealthy", standstill.reason)
@@ -129,13 +141,12 @@ class Worker:
 
     @property
     def thread_ids(self) -> Sequence[int]:
-        """Of the threads that are at the running job, as ``sys._current_frames`` knows them."""
-        saver = self._saver
-        found = (self._thread.ident, None if saver is None else saver.thread_id)
+        """Of the threads that are at the running jobs, as ``sys._current_frames`` knows them."""
+        found = (self._thread.ident, self._saver.thread_id)
         return [thread_id for thread_id in found if thread_id is not None]
 
     def unload(self) -> None:
-        """Give the device's memory back; blocks until a running job has ended."""
+        """Give the device's memory back; blocks until the engine has done with the running jobs."""
         with self._engine_in_use:
             self._unload()
 
@@ -155,13 +166,25 @@ class Worker:
         if self._engine is not None:
             self._engine.unload()
 
+    # ------------------------------------------------------------------------------------- on the worker's thread
+
     def _work(self) -> None:
         with self._engine_in_use:
             self._have_engine()
-            self.pulse.end()
-        while (assignment := self._queue.take()) is not None:
-            self._end(assignment, self._outcome(assignment))
-            self._await_journal()
+            self.pulse.beat()
+        with self._saver:
+            while assignments := self._queue.take(self._fit):
+                self._play([self._begin(assignment) for assignment in assignments])
+                self._await_journal()
+
+    def _fit(self, jobs: Sequence[Job]) -> bool:
+        """Whether the engine takes these jobs together."""
+        plans = [job.plan for job in jobs if job.plan is not None]
+        try:
+            return self._engine is not None and len(plans) == len(jobs) and self._engine.takes_together(plans)
+        except Exception:
+            logger.exception("whether jobs fit together could not be told")
+            return False
 
     def _await_journal(self) -> None:
         """Waiting jobs would only fail while the journal cannot be written: they wait, but not for ever."""
@@ -183,84 +206,108 @@ class Worker:
                 self._status = EngineStatus("unhealthy", _reason(error, ENGINE_LOST))
         return self._engine
 
-    def _outcome(self, assignment: Assignment) -> Ending:
-        """How the job ended, whatever happened."""
+    def _begin(self, assignment: Assignment) -> _Played:
+        job = assignment.job
+        self.pulse.begin(job.id)
+        played = _Played(job, assignment, time.monotonic() + self._time_limit_s(job))
+        try:
+            played.job = self._taken(job.id)
+        except Exception:
+            logger.exception("job %s cannot be recorded", played.job.id)
+            self._end(played, Failed(JOURNAL_LOST))
+        return played
+
+    def _taken(self, job_id: str) -> Job:
+        """The job, noted down as begun: the first that meets a journal which takes nothing fails, others wait."""
+        try:
+            return self._queue.apply(job_id, Taken())
+        except JournalError:
+            self._saver.wait()
+            if not self._queue.owes_the_journal():
+                raise
+            self._await_journal()
+            return self._queue.apply(job_id, Taken())
+
+    def _play(self, group: Sequence[_Played]) -> None:
+        """Play jobs that fit together to their ends, whatever happens."""
+        begun = [played for played in group if played.ending is None]
         try:
             with self._engine_in_use:
-                self.pulse.begin(assignment.job.id)
-                return self._play(assignment)
-        except JournalError:
-            logger.exception("job %s cannot be recorded", assignment.job.id)
-            return Failed(JOURNAL_LOST)
-        except PictureLost:
-            return Failed(PICTURE_LOST)
+                self._run(begun)
+            otherwise = UNFORESEEN
         except BaseException as error:  # An exception that got out of here would leave every later job waiting.
-            logger.exception("job %s stopped on an error", assignment.job.id)
-            return Failed(_reason(error, UNFORESEEN))
-        finally:
-            self._saver = None
-            self.pulse.end()
+            logger.exception("the engine stopped on an error")
+            otherwise = _reason(error, UNFORESEEN)
+        for played in begun:
+            if played.ending is None:
+                logger.error("job %s has not come to an end of its own", played.job.id)
+                self._end(played, Failed(otherwise))
 
-    def _play(self, assignment: Assignment) -> Ending:
-        job = self._queue.apply(assignment.job.id, Taken())
+    def _run(self, group: Sequence[_Played]) -> None:
         engine = self._have_engine()
-        if engine is None or job.plan is None:
-            return Failed(self._status.reason or UNFORESEEN)
-        with Saver(partial(self._save, job)) as saver:
-            self._saver = saver
-            return self._events(engine, job, job.plan, assignment, saver)
+        if engine is None:
+            for played in group:
+                self._end(played, Failed(self._status.reason or UNFORESEEN))
+            return
+        runs = [self._plan_run(played) for played in group]
+        for number, event in engine.run_together(runs):
+            self._tell(group[number], event)
+            if all(played.ending is not None or played.lost for played in group):
+                return
 
-    def _events(self, engine: Engine, job: Job, plan: Plan, assignment: Assignment, saver: Saver) -> Ending:
-        """What the engine tells, up to the ending; pictures may still be in the saver's hand then."""
-        ends_s = time.monotonic() + self._time_limit_s(job)
-        for event in engine.run(plan, self._asked_to_stop(assignment, ends_s), assignment.skip):
-            self.pulse.beat(event.text if isinstance(event, Progress) else None)
-            saver.raise_error()
-            if isinstance(event, ImageFinished):
-                saver.hand_over(event)
-            elif isinstance(event, Cancelled) and not self._asked_to_stop(assignment)():
-                return Failed(TOOK_TOO_LONG)
-            elif isinstance(event, (Finished, Failed, Cancelled)):
-                if _is_interrupted(event, assignment):
-                    saver.leave_out_the_rest()  # They are made anew.
-                return event
-            else:
-                self._queue.apply(job.id, event)
-        logger.error("the plan of job %s ran out without an ending", job.id)
-        return Failed(UNFORESEEN)
+    def _plan_run(self, played: _Played) -> PlanRun:
+        if played.job.plan is None:
+            raise ValueError(f"job {played.job.id} has no plan")
+        return PlanRun(played.job.plan, partial(self._is_to_stop, played), played.assignment.skip)
 
-    def _save(self, job: Job, event: ImageFinished) -> None:
+    def _is_to_stop(self, played: _Played) -> bool:
+        """What an engine asks between network calls, each of which is a sign of life."""
+        self.pulse.beat()
+        is_unwanted = played.assignment.cancel() or bool(played.lost)
+        return is_unwanted or self._letting_go.is_set() or time.monotonic() >= played.ends_s
+
+    def _tell(self, played: _Played, event: Event) -> None:
+        self.pulse.beat(event.text if isinstance(event, Progress) else None)
+        match event:
+            case ImageFinished():
+                self._saver.hand_over(partial(self._save, played, event))
+            case Cancelled() if not (played.assignment.cancel() or self._letting_go.is_set()):
+                self._end(played, Failed(TOOK_TOO_LONG))
+            case Finished() | Failed() | Cancelled():
+                self._end(played, event)
+            case _:
+                self._queue.apply(played.job.id, event)
+
+    def _end(self, played: _Played, ending: Ending) -> None:
+        """The job ends when all of its pictures are saved."""
+        played.ending = ending
+        self._saver.hand_over(partial(self._conclude, played))
+
+    # -------------------------------------------------------------------------------------- on the saver's thread
+
+    def _save(self, played: _Played, event: ImageFinished) -> None:
+        """One picture, unless one before was lost, or all are made anew."""
+        if played.lost or played.is_interrupted:
+            return
+        job = played.job
         try:
             self._queue.apply_image(job.id, event.index, event.seed, lambda note: self._store.save(job, event, note))
-        except JournalError:
-            raise
-        except Exception as error:
+        except BaseException as error:
             logger.exception("picture %d of job %s could not be saved", event.index, job.id)
-            raise PictureLost from error
+            played.lost = JOURNAL_LOST if isinstance(error, JournalError) else PICTURE_LOST
 
-    def _asked_to_stop(self, assignment: Assignment, ends_s: float = inf) -> CancelToken:
-        """What an engine asks between network calls, each of which is a sign of life."""
-
-        def is_asked_to_stop() -> bool:
-            self.pulse.beat()
-            return assignment.cancel() or self._letting_go.is_set() or time.monotonic() >= ends_s
-
-        return is_asked_to_stop
-
-    def _end(self, assignment: Assignment, ending: Ending) -> None:
+    def _conclude(self, played: _Played) -> None:
         """Write the ending down; a job that only the shutdown interrupted waits again instead."""
+        ending = Failed(played.lost) if played.lost else played.ending or Failed(UNFORESEEN)
         try:
-            if _is_interrupted(ending, assignment):
-                self._queue.put_back(assignment.job.id)
+            if played.is_interrupted and not played.lost:
+                self._queue.put_back(played.job.id)
             else:
-                self._queue.apply(assignment.job.id, ending)
+                self._queue.apply(played.job.id, ending)
         except Exception:
-            logger.exception("the end of job %s could not be told", assignment.job.id)
-
-
-def _is_interrupted(ending: Ending, assignment: Assignment) -> bool:
-    """Whether only the shutdown has stopped the job."""
-    return isinstance(ending, Cancelled) and not assignment.cancel()
+            logger.exception("the end of job %s could not be told", played.job.id)
+        finally:
+            self.pulse.end(played.job.id)
 
 
 def _reason(error: BaseException, otherwise: str) -> str:

@@ -18,12 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from fooocus_core.events import Cancelled, CancelToken, Event, Failed, ImageFinished, Progress, Started
+from fooocus_core.events import (
+    Cancelled,
+    CancelToken,
+    Event,
+    Failed,
+    ImageFinished,
+    Progress,
+    SkipToken,
+    Started,
+)
 from fooocus_core.plan import Plan
 from fooocusapi.jobs import journal
 from fooocusapi.serve import configure_logging, serve
 from fooocusapi.settings import load_settings
-from tests.fooocusapi.fakes import an_image, good_story
+from tests.fooocusapi.fakes import OneByOne, an_image, good_story
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["fooocusapi.app", "fooocusapi.runtime", "fooocus_core.metadata.files", __name__])
@@ -48,7 +57,7 @@ class Trouble:
 
 
 @dataclass
-class QuickEngine:
+class QuickEngine(OneByOne):
     """Writes each plan's prompt into ``runs`` when it begins; some words in a prompt have a meaning.
 
     ``poison`` kills the process, ``fail`` fails, ``big`` makes a file of ``BIG_BYTES`` or more, ``hold`` waits until
@@ -57,7 +66,7 @@ class QuickEngine:
 
     folder: Path
 
-    def run(self, plan: Plan, cancel: CancelToken, *_: object) -> Iterator[Event]:
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         prompt = plan.main.prompts.prompt
         with (self.folder / "runs").open("a") as runs:
             runs.write(f"{prompt}\n")
@@ -80,9 +89,6 @@ class QuickEngine:
             if "big" in prompt and isinstance(event, ImageFinished):
                 event = replace(event, pixels=np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8))
             yield event
-
-    def unload(self) -> None:
-        return
 
 
 def kill_self() -> None:

@@ -16,12 +16,12 @@ from fooocus_core.plan import Plan
 from fooocusapi.flags import read_flags
 from fooocusapi.serve import configure_logging, serve
 from fooocusapi.settings import load_settings
-from tests.fooocusapi.fakes import good_story
+from tests.fooocusapi.fakes import OneByOne, good_story
 
 STEP_S = 0.01
 
 
-class HeldEngine:
+class HeldEngine(OneByOne):
     """An engine that another process holds back with a file."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,8 +43,6 @@ class HeldEngine:
             yield Failed("no room for this picture")
             return
         yield from good_story(plan)
-
-    def unload(self) -> None: ...
 
 
 def main(folder: Path, arguments: list[str]) -> int:

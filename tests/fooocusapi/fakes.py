@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import queue
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from fooocus_core.events import (
     Event,
     Finished,
     ImageFinished,
+    PlanRun,
     Progress,
     SkipToken,
     Started,
@@ -86,7 +87,7 @@ class FakeStore:
     """An image store in memory; ``broken`` makes every save raise."""
 
     files: dict[str, ImageFinished] = field(default_factory=dict)
-    broken: Exception | None = None
+    broken: BaseException | None = None
 
     def save(self, job: Job, event: ImageFinished, note: Callable[[str], object]) -> str:
         if self.broken:
@@ -118,7 +119,24 @@ def good_story(plan: Plan, steps: int = 3) -> Iterator[Event]:
     yield Finished()
 
 
-class ScriptedEngine:
+class OneByOne:
+    """What all engines here have in common: they take one plan at a time."""
+
+    def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
+        raise NotImplementedError
+
+    def takes_together(self, plans: Sequence[Plan]) -> bool:
+        return len(plans) == 1
+
+    def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
+        (one,) = runs
+        for event in self.run(one.plan, one.cancel, one.skip):
+            yield 0, event
+
+    def unload(self) -> None: ...
+
+
+class ScriptedEngine(OneByOne):
     """Plays ``story(plan)`` at once; exceptions in it are raised. ``plans`` are the plans it was given."""
 
     def __init__(self, story: Story = good_story) -> None:
@@ -136,7 +154,7 @@ class ScriptedEngine:
             yield event
 
 
-class HandEngine:
+class HandEngine(OneByOne):
     """Plays what ``play`` is handed. ``play`` returns when the worker has dealt with the event and wants the next.
 
     The tokens are asked before each event, as a real engine does between steps: once a stop was asked for, the next

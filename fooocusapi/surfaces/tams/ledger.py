@@ -140,11 +140,10 @@ class Ledger:
             return
         now_ms = self._jobs.now_ms()
         unfinished = self._jobs.unfinished()
-        running = [] if unfinished.running is None else [unfinished.running]
         ended = self._jobs.history(
             surface=SURFACE, queued_ms=TimeRange(now_ms - JOB_KEPT_MS, now_ms), newest_first=False
         )
-        self._enter([*ended, *running, *unfinished.waiting])
+        self._enter([*ended, *unfinished.running, *unfinished.waiting])
         self._is_loaded = True
 
     def _enter(self, jobs: Iterable[Job]) -> None:

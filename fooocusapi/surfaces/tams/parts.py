@@ -108,10 +108,10 @@ class StagedParts:
         return [entry.strip().lower() for entry in self.settings.tams_notify_hosts.split(",")]
 
     def _check_start(self, name: str, size: Size) -> None:
-        """That the running job may start from a picture of this size, if it is what it starts from."""
-        running = self.renderer.unfinished().running
-        if running is not None and running.plan is not None and running.plan.pictures[:1] == (name,):
-            check_sizes(running.plan, size)
+        """That every running job that starts from this picture may start from one of this size."""
+        for running in self.renderer.unfinished().running:
+            if running.plan is not None and running.plan.pictures[:1] == (name,):
+                check_sizes(running.plan, size)
 
     def _known_picture(self, application: str, resource_id: str) -> KnownPicture | None:
         slot = self.resources.find(resource_id, application)

@@ -97,11 +97,11 @@ class Renderer(NamedTuple):
 
     def preview_file(self, name: str) -> bytes | None:
         """The PNG of a picture that is being painted, by its identifier; ``None`` for everything else."""
-        job = self.unfinished().running
-        if job is None or job.surface != SURFACE or picture_id(job, painted_place(job)) != name:
-            return None
-        preview = self.preview(job.id)
-        return None if preview is None else preview_png(preview, job.plan)
+        for job in self.unfinished().running:
+            if job.surface == SURFACE and picture_id(job, painted_place(job)) == name:
+                preview = self.preview(job.id)
+                return None if preview is None else preview_png(preview, job.plan)
+        return None
 
     def _success(self, job: Job, base_url: str) -> dict[str, Any]:
         pictures = [picture for _, picture in self._pictures(job, base_url)]
@@ -150,7 +150,7 @@ def _waiting_status(job: Job, unfinished: Unfinished) -> str:
     """Of a job that waited when it was looked up. The worker may have taken it since: it is then behind no other."""
     if job.id not in [other.id for other in unfinished.waiting]:
         return "RUNNING"
-    is_next = unfinished.running is None and unfinished.waiting[0].id == job.id
+    is_next = not unfinished.running and unfinished.waiting[0].id == job.id
     return "CREATED" if is_next else "WAITING"
 
 

@@ -6,6 +6,7 @@ Every path is registered without a final slash; the middleware takes it off.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -302,13 +303,12 @@ def _lists(asked: TasksQuery, services: Services) -> dict[str, list[dict[str, An
 
 
 def _unfinished(jobs: JobQueue) -> tuple[list[Job], list[Job]]:
-    """This dialect's running job, if it is one, and its waiting ones."""
+    """This dialect's running jobs and its waiting ones."""
     unfinished = jobs.unfinished()
-    running = [] if unfinished.running is None else [unfinished.running]
-    return _own(running), _own(unfinished.waiting)
+    return _own(unfinished.running), _own(unfinished.waiting)
 
 
-def _own(jobs: list[Job] | tuple[Job, ...]) -> list[Job]:
+def _own(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.surface == SURFACE]
 
 

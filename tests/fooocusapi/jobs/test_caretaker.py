@@ -91,7 +91,7 @@ def test_idle_networks_are_forgotten_again_and_again_but_never_during_a_job(watc
     others: list[float] = []
     watched = Watched(Pulse(0, watch))
     caretaker = Caretaker(watched, unload_after_s=60, unload_others=[lambda: others.append(watch.now_s)])
-    watched.pulse.end()
+    watched.pulse.beat()
     for _ in range(130):
         watch.now_s += 1
         caretaker.look()
@@ -99,7 +99,7 @@ def test_idle_networks_are_forgotten_again_and_again_but_never_during_a_job(watc
     watched.pulse.begin("some-id")
     watch.now_s += 1000
     caretaker.look()
-    watched.pulse.end()
+    watched.pulse.end("some-id")
     watch.now_s += 59
     caretaker.look()
     assert watched.unloaded == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -24,8 +24,7 @@ def submit(jobs: JobQueue, save_name: str = "") -> Job:
 
 
 def begin(jobs: JobQueue) -> Job:
-    assignment = jobs.take()
-    assert assignment is not None
+    (assignment,) = jobs.take()
     return jobs.apply(assignment.job.id, Taken())
 
 
@@ -47,11 +46,11 @@ def test_a_job_is_in_the_journal_before_submit_returns(jobs: JobQueue, journal: 
 
 
 def test_what_has_not_ended_is_told_apart(jobs: JobQueue) -> None:
-    assert (jobs.unfinished().running, jobs.unfinished().waiting) == (None, ())
+    assert (jobs.unfinished().running, jobs.unfinished().waiting) == ((), ())
     first, second, third = (submit(jobs) for _ in range(3))
     assert [job.number for job in (first, second, third)] == [1, 2, 3]
     assert jobs.unfinished().waiting == (first, second, third)
-    assert begin(jobs) == jobs.unfinished().running
+    assert (begin(jobs),) == jobs.unfinished().running
     assert jobs.unfinished().waiting == (second, third)
 
 
@@ -230,6 +229,65 @@ def test_a_client_that_went_away_with_its_loop_harms_nobody(jobs: JobQueue) -> N
     assert jobs.apply(job.id, Finished()).state is JobState.SUCCEEDED
 
 
+# --------------------------------------------------------------------------------------------------- several at once
+
+
+def test_jobs_that_fit_are_taken_together_in_their_order(jobs: JobQueue) -> None:
+    asked: list[list[str]] = []
+
+    def fits(some: Sequence[Job]) -> bool:
+        asked.append([job.id for job in some])
+        return len(some) <= 3
+
+    ids = [submit(jobs).id for _ in range(4)]
+    assert [assignment.job.id for assignment in jobs.take(fits)] == ids[:3]
+    assert asked == [ids[:2], ids[:3], ids]
+    assert [job.id for job in jobs.unfinished().running] == ids[:3]
+    assert [assignment.job.id for assignment in jobs.take(fits)] == ids[3:]
+
+
+def test_no_job_overtakes_one_that_does_not_fit(jobs: JobQueue) -> None:
+    first, unfit, third = (submit(jobs, name) for name in ("a", "b", "a"))
+
+    def fits(some: Sequence[Job]) -> bool:
+        return len({job.plan.output.save_name for job in some if job.plan}) == 1
+
+    assert [[one.job.id for one in jobs.take(fits)] for _ in range(3)] == [[first.id], [unfit.id], [third.id]]
+
+
+def test_running_jobs_are_told_apart(jobs: JobQueue) -> None:
+    for _ in range(3):
+        submit(jobs)
+    first, second, third = jobs.take(lambda some: True)
+    for number, assignment in enumerate((first, second, third)):
+        jobs.apply(assignment.job.id, Taken())
+        jobs.apply(assignment.job.id, Progress(0.5, "Step 1", a_preview(number)))
+    assert jobs.cancel(second.job.id)
+    assert [one.cancel() for one in (first, second, third)] == [False, True, False]
+    jobs.apply(second.job.id, Cancelled())
+    shown = [jobs.latest_preview(one.job.id) for one in (first, second, third)]
+    assert [None if one is None else int(one[0, 0, 0]) for one in shown] == [0, None, 2]
+    assert jobs.skip_running()
+    assert [one.skip() for one in (first, third)] == [True, True]
+    assert [one.skip() for one in (first, third)] == [False, False], "each wish is told once"
+    assert jobs.delete(first.job.id)
+    for one in (first, third):
+        jobs.apply(one.job.id, Finished())
+    assert (jobs.get(first.job.id), jobs.counters().finished) == (None, 2)
+
+
+def test_jobs_that_were_taken_together_are_put_back_in_their_order(jobs: JobQueue, make_queue: MakeQueue) -> None:
+    ids = [submit(jobs).id for _ in range(4)]
+    for assignment in jobs.take(lambda some: len(some) <= 3):
+        jobs.apply(assignment.job.id, Taken())
+    jobs.put_back(ids[1])
+    jobs.put_back_running()
+    assert [job.id for job in jobs.unfinished().waiting] == ids
+    again = make_queue()
+    again.restore()
+    assert [job.id for job in again.unfinished().waiting] == ids
+
+
 # ------------------------------------------------------------------------------------------------------- stopping
 
 
@@ -237,29 +295,25 @@ def test_a_stop_while_idle_never_hits_the_next_job(jobs: JobQueue) -> None:
     assert not jobs.stop_running()
     submit(jobs)
     assert not jobs.stop_running(), "a waiting job is not the running one"
-    assignment = jobs.take()
-    assert assignment is not None
+    (assignment,) = jobs.take()
     assert not assignment.cancel()
 
 
 def test_a_stop_hits_the_running_job_only(jobs: JobQueue) -> None:
     submit(jobs)
     submit(jobs)
-    first = jobs.take()
-    assert first is not None
+    (first,) = jobs.take()
     assert jobs.stop_running()
     assert first.cancel()
     jobs.apply(first.job.id, Cancelled())
-    second = jobs.take()
-    assert second is not None
+    (second,) = jobs.take()
     assert not second.cancel()
     assert first.cancel(), "the token of an old job stays its own"
 
 
 def test_cancelling_one_job(jobs: JobQueue, journal: SqlJournal, ended: list[Job]) -> None:
     running, waiting, other = (submit(jobs) for _ in range(3))
-    assignment = jobs.take()
-    assert assignment is not None
+    (assignment,) = jobs.take()
     assert jobs.cancel(waiting.id)
     assert not jobs.cancel(waiting.id)
     assert not jobs.cancel("nobody")
@@ -278,7 +332,7 @@ def test_a_closed_queue_takes_and_gives_nothing(jobs: JobQueue, journal: SqlJour
     jobs.close()
     with pytest.raises(QueueClosed):
         submit(jobs)
-    assert jobs.take() is None
+    assert jobs.take() == ()
     assert len(journal.unfinished()) == 1
 
 
@@ -306,6 +360,7 @@ def test_a_job_whose_worker_cannot_be_waited_for_keeps_its_attempts(jobs: JobQue
     assert (waiting.id, waiting.state, waiting.attempts) == (job.id, JobState.WAITING, 0)
     jobs.apply(job.id, Progress(0.5, "one step more"))
     assert jobs.apply(job.id, Finished()).state is JobState.SUCCEEDED, "the worker may still bring it to its end"
+    assert jobs.unfinished().waiting == ()
     assert journal.unfinished() == []
 
 
@@ -400,8 +455,7 @@ def test_deleting_by_state(jobs: JobQueue, store: FakeStore, journal: SqlJournal
     assert jobs.delete(done.id)
     assert not jobs.delete(done.id)
     assert jobs.delete(waiting.id)
-    assignment = jobs.take()
-    assert assignment is not None
+    (assignment,) = jobs.take()
     assert jobs.delete(running.id)
     assert assignment.cancel(), "a running job is asked to stop"
     assert jobs.get(running.id) is not None

@@ -1,4 +1,7 @@
-"""Pictures are saved beside the engine: in order, few at a time, and all before their job ends."""
+"""Pictures are saved beside the engine: in order, few at a time, and all before their job ends.
+
+The engine is at the next job by then.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -18,7 +22,7 @@ from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import JobQueue
 from fooocusapi.jobs.reasons import JOURNAL_LOST, PICTURE_LOST
-from fooocusapi.jobs.saver import PICTURES_IN_HAND, Saver
+from fooocusapi.jobs.saver import IN_HAND, Saver
 from fooocusapi.jobs.worker import Worker
 from tests.fooocusapi.fakes import PATIENCE_S, FakeStore, HandEngine, ScriptedEngine, a_plan, an_image
 from tests.fooocusapi.served import wait_until
@@ -87,14 +91,64 @@ def test_the_engine_goes_on_while_a_picture_is_saved(jobs: JobQueue, store: Held
 
 
 def test_a_job_ends_only_when_its_pictures_are_saved(jobs: JobQueue, store: HeldStore, engine: HandEngine) -> None:
-    job, behind = submit(jobs), submit(jobs)
+    job = submit(jobs)
     begin_saving(engine, store)
     engine.play(Finished())
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(jobs.wait(job.id), 0.05))
     store.may_go_on.set()
-    engine.begin()
     assert [result.index for result in end_of(jobs, job).results] == [0]
+
+
+def test_the_next_job_runs_while_the_last_picture_is_saved(
+    jobs: JobQueue, store: HeldStore, engine: HandEngine, ended: list[Job]
+) -> None:
+    job, behind = submit(jobs), submit(jobs)
+    begin_saving(engine, store)
+    engine.play(Finished())
+    engine.begin()
+    engine.play(Progress(0.5, "Step 1/2 in the 1-th Sampling"))
+    assert [one.id for one in jobs.unfinished().running] == [job.id, behind.id]
+    assert [one.text for one in jobs.unfinished().running][1] == "Step 1/2 in the 1-th Sampling"
+    engine.play(Finished())
+    assert ended == [], "pictures and endings keep their order"
+    store.may_go_on.set()
+    wait_until(lambda: len(ended) == 2)
+    assert [(one.id, len(one.results)) for one in ended] == [(job.id, 1), (behind.id, 0)]
+
+
+def test_a_stop_that_comes_while_the_last_picture_is_saved_hits_the_next_job(
+    jobs: JobQueue, store: HeldStore, engine: HandEngine
+) -> None:
+    job, behind = submit(jobs), submit(jobs)
+    begin_saving(engine, store)
+    engine.play(Finished())
+    engine.begin()
+    assert jobs.stop_running()
+    engine.play(Progress(0.5, "one step more"))
+    store.may_go_on.set()
+    assert end_of(jobs, job).state is JobState.SUCCEEDED, "there was nothing left to stop"
+    assert end_of(jobs, behind).state is JobState.CANCELLED
+
+
+def test_a_job_waits_for_a_journal_that_broke_while_the_one_before_was_saved(
+    jobs: JobQueue, store: HeldStore, engine: HandEngine, journal: SqlJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def full(job: Job, *_: object, **__: object) -> None:
+        tried.release()
+        raise JournalError("disk full")
+
+    job, behind = submit(jobs), submit(jobs)
+    begin_saving(engine, store)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "save", full)
+        engine.play(Finished())
+        assert tried.acquire(timeout=PATIENCE_S), "the next one cannot be noted as begun"
+        store.may_go_on.set()
+        assert end_of(jobs, job).reason == JOURNAL_LOST
+    engine.begin()
     engine.play(Finished())
     assert end_of(jobs, behind).state is JobState.SUCCEEDED
 
@@ -181,9 +235,9 @@ def test_few_pictures_are_in_hand_however_fast_the_engine_is(jobs: JobQueue, sto
     in_hand: list[int] = []
 
     def story(plan: Plan) -> Iterator[Event]:
-        for index in range(3 * PICTURES_IN_HAND):
+        for index in range(3 * IN_HAND):
             in_hand.append(index - len(store.files))
-            if index == PICTURES_IN_HAND:
+            if index == IN_HAND:
                 store.may_go_on.set()
             yield an_image(index)
         yield Finished()
@@ -191,36 +245,39 @@ def test_few_pictures_are_in_hand_however_fast_the_engine_is(jobs: JobQueue, sto
     job = submit(jobs)
     worker = Worker(jobs, store, lambda: ScriptedEngine(story))
     worker.start()
-    assert len(end_of(jobs, job).results) == 3 * PICTURES_IN_HAND
-    assert max(in_hand) == PICTURES_IN_HAND
+    assert len(end_of(jobs, job).results) == 3 * IN_HAND
+    assert max(in_hand) == IN_HAND
     assert worker.stop(0, PATIENCE_S)
 
 
-def test_what_is_left_out_is_not_saved() -> None:
-    begun, may_go_on, saved = threading.Event(), threading.Event(), list[int]()
-
-    def save(picture: ImageFinished) -> None:
-        begun.set()
-        assert may_go_on.wait(PATIENCE_S)
-        saved.append(picture.index)
-
-    with Saver(save) as saver:
-        for index in range(3):
-            saver.hand_over(an_image(index))
-        assert begun.wait(PATIENCE_S)
-        saver.leave_out_the_rest()
-        may_go_on.set()
-    assert saved == [0]
+def test_an_exit_while_saving_ends_no_thread(jobs: JobQueue) -> None:
+    store = FakeStore(broken=SystemExit(3))
+    worker = Worker(jobs, store, ScriptedEngine)
+    worker.start()
+    assert end_of(jobs, submit(jobs)).reason == PICTURE_LOST
+    store.broken = None
+    assert len(end_of(jobs, submit(jobs)).results) == 2
+    assert worker.stop(0, PATIENCE_S)
 
 
-def test_an_exit_while_saving_reaches_the_worker() -> None:
-    def save(picture: ImageFinished) -> None:
+def test_what_is_handed_over_is_done_in_its_order_whatever_it_raises(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    def fail() -> None:
         raise SystemExit(3)
 
-    with pytest.raises(SystemExit), Saver(save) as saver:
-        saver.hand_over(an_image())
+    with Saver() as saver:
+        for number in range(2 * IN_HAND):
+            saver.hand_over(partial(done.append, number))
+            saver.hand_over(fail)
+        saver.wait()
+        assert done == list(range(2 * IN_HAND))
+    assert caplog.messages.count("something could not be saved") == 2 * IN_HAND
 
 
-def test_a_job_without_pictures_needs_no_thread() -> None:
-    with Saver(lambda picture: None) as saver:
-        assert saver.thread_id is None
+def test_nothing_is_left_to_be_done_behind_it() -> None:
+    done: list[int] = []
+    with Saver() as saver:
+        for number in range(IN_HAND):
+            saver.hand_over(partial(done.append, number))
+    assert done == list(range(IN_HAND))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fooocus_core.errors import UnknownModel
-from fooocus_core.events import Event, Failed, Finished, Progress, Started
+from fooocus_core.events import CancelToken, Event, Failed, Finished, Progress, SkipToken, Started
 from fooocus_core.plan import Plan
 from fooocusapi.jobs.job import Job, JobState
 from fooocusapi.jobs.journal import SqlJournal
@@ -23,6 +23,7 @@ from tests.fooocusapi.fakes import (
     PATIENCE_S,
     FakeStore,
     HandEngine,
+    OneByOne,
     ScriptedEngine,
     a_plan,
     a_preview,
@@ -92,7 +93,7 @@ def test_a_running_job_shows_its_progress_and_preview(jobs: JobQueue, run: Calla
     assert (seen.state, seen.fraction, seen.text) == (JobState.RUNNING, 0.3, "Step 1/3")
     assert jobs.latest_preview(job.id) is not None
     engine.play(an_image())
-    wait_until(lambda: len(jobs.unfinished().running.results) == 1)  # type: ignore[union-attr]
+    wait_until(lambda: [len(one.results) for one in jobs.unfinished().running] == [1])
     engine.play(Finished())
     assert end_of(jobs, job).state is JobState.SUCCEEDED
 
@@ -122,8 +123,8 @@ def test_an_engine_that_raises_fails_its_job_and_no_other(
 
 
 def test_an_exit_in_the_engine_is_no_exit_of_the_worker(jobs: JobQueue, run: Callable[[Any], Worker]) -> None:
-    class Exiting:
-        def run(self, plan: Plan, cancel: object, skip: object) -> Iterator[Event]:
+    class Exiting(OneByOne):
+        def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
             raise SystemExit(3)
 
     jobs_of = [submit(jobs), submit(jobs)]

@@ -168,7 +168,7 @@ def told(jobs: JobQueue, follow: Callable[[AsyncGenerator[bytes, None]], Awaitab
 
 
 def begin(jobs: JobQueue) -> None:
-    assert jobs.take() is not None
+    assert len(jobs.take()) == 1
     jobs.apply(FIRST_ID, Taken())
 
 
