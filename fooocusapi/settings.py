@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         1, ge=1, le=5, description="of so many network calls one is whole, the others reuse its depths"
     )
     cpu_threads: int = Field(0, ge=0, description="threads of the renderer on a CPU; 0: its own choice")
-    pictures_at_once: int = Field(1, ge=1, le=8, description="how many pictures of one job are painted together")
+    pictures_at_once: int = Field(1, ge=1, le=8, description="how many pictures are painted together")
 
     @field_validator("base_url", "webhook_url", mode="after")
     @classmethod

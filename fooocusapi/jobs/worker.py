@@ -174,12 +174,14 @@ class Worker:
             self.pulse.beat()
         with self._saver:
             while assignments := self._queue.take(self._fit):
+                if any(_is_suspect(assignment.job) for assignment in assignments):
+                    self._saver.wait()
                 self._play([self._begin(assignment) for assignment in assignments])
                 self._await_journal()
 
     def _fit(self, jobs: Sequence[Job]) -> bool:
         """Whether the engine takes these jobs together."""
-        plans = [job.plan for job in jobs if job.plan is not None]
+        plans = [job.plan for job in jobs if job.plan is not None and not _is_suspect(job)]
         try:
             return self._engine is not None and len(plans) == len(jobs) and self._engine.takes_together(plans)
         except Exception:
@@ -308,6 +310,11 @@ class Worker:
             logger.exception("the end of job %s could not be told", played.job.id)
         finally:
             self.pulse.end(played.job.id)
+
+
+def _is_suspect(job: Job) -> bool:
+    """Whether the process was lost when a worker had the job: if it is again, no other job shall be in hand."""
+    return job.attempts > 0
 
 
 def _reason(error: BaseException, otherwise: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from fooocus_core.events import Cancelled, Event, Failed, Finished, ImageFinished, PlanRun, Progress, Started
 from fooocus_core.plan import Plan
-from fooocusapi.jobs.job import Job, JobState
+from fooocusapi.jobs.job import Job, JobState, Taken
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.journal_base import JournalError
 from fooocusapi.jobs.queue import JobQueue
@@ -241,6 +241,48 @@ def test_one_whose_time_is_up_fails_alone(jobs: JobQueue, store: FakeStore, engi
         assert end_of(jobs, short).reason == TOOK_TOO_LONG
         assert end_of(jobs, long).state is JobState.SUCCEEDED
     assert engine.groups[1:] == [["a", "b"]]
+
+
+def lose(jobs: JobQueue, images: int = 1) -> list[Job]:
+    """Two jobs that were running, and one that waited, when the process was lost."""
+    several = [submit(jobs, prompt, images) for prompt in "abc"]
+    for assignment in jobs.take(lambda some: len(some) <= 2):
+        jobs.apply(assignment.job.id, Taken())
+    return several
+
+
+def test_jobs_with_which_the_process_was_lost_are_played_alone(
+    make_queue: Callable[..., JobQueue], store: FakeStore, engine: ChoirEngine
+) -> None:
+    several, restarted = lose(make_queue()), make_queue()
+    restarted.restore()
+    engine.go.set()
+    worker = Worker(restarted, store, lambda: engine)
+    worker.start()
+    assert [end_of(restarted, job).state for job in several] == [JobState.SUCCEEDED] * 3
+    assert engine.groups == [["a"], ["b"], ["c"]]
+    assert worker.stop(0, PATIENCE_S)
+
+
+def test_a_job_with_which_the_process_was_lost_begins_when_the_one_before_is_saved(
+    make_queue: Callable[..., JobQueue], store: FakeStore, journal: SqlJournal
+) -> None:
+    begun_behind: list[list[JobState]] = []
+
+    def story(plan: Plan) -> Iterator[Event]:
+        states = [journal.get(job.id) for job in several]
+        begun_behind.append([job.state for job in states if job])
+        yield from good_story(plan)
+
+    several, restarted = lose(make_queue(), images=3), make_queue()
+    restarted.restore()
+    engine = ChoirEngine(story)
+    engine.go.set()
+    worker = Worker(restarted, store, lambda: engine)
+    worker.start()
+    end_of(restarted, several[2])
+    assert begun_behind[1] == [JobState.SUCCEEDED, JobState.RUNNING, JobState.WAITING]
+    assert worker.stop(0, PATIENCE_S)
 
 
 def test_a_shutdown_puts_them_all_back(jobs: JobQueue, store: FakeStore, journal: SqlJournal) -> None:
