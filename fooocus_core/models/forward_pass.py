@@ -280,7 +280,8 @@ class _Transformer:
         tokens = self._into(self._norm(x).flatten(2).transpose(1, 2))
         for block, known in zip(self.blocks, text, strict=True):
             tokens = block(tokens, known)
-        return self._out_of(tokens).transpose(1, 2).reshape(len(x), -1, height, width) + x
+        # ``x`` first: it decides the layout. In that of tokens each convolution behind would copy its weight into it.
+        return x + self._out_of(tokens).transpose(1, 2).reshape(len(x), -1, height, width)
 
 
 class _Block:

@@ -95,6 +95,20 @@ def test_projections_lie_side_by_side_and_are_held_once() -> None:
     assert {name: weight.data_ptr() for name, weight in unet.named_parameters()} == before
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+@torch.no_grad()
+def test_convolutions_work_in_the_layout_of_their_weights(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    convolve, layouts = forward_pass.conv2d, set()
+
+    def watched(x: Tensor, weight: Tensor, *more: Any) -> Tensor:
+        layouts.add((x.is_contiguous(), weight.is_contiguous()))
+        return convolve(x, weight, *more)
+
+    monkeypatch.setattr(forward_pass, "conv2d", watched)
+    ForwardPass(network(SHAPES[kind]))(*inputs(SHAPES[kind]))
+    assert layouts == {(True, True)}
+
+
 @pytest.fixture
 def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The layers for which keys and values of a text were made."""
