@@ -46,7 +46,7 @@ from fooocus_core.models.autoencoder import Autoencoder  # noqa: E402
 from fooocus_core.models.compiled import Compiler  # noqa: E402
 from fooocus_core.models.device import choose_placement  # noqa: E402
 from fooocus_core.models.loaded import LATENT_SCALE  # noqa: E402
-from fooocus_core.models.preview import LinearPreview, fitted_colours  # noqa: E402
+from fooocus_core.models.preview import LinearPreview, RunPreviews, fitted_colours  # noqa: E402
 from fooocus_core.models.unet import DiffusionNetwork  # noqa: E402
 from fooocus_core.models.upscaler import as_picture  # noqa: E402
 from fooocus_core.sampling.guidance import GuidanceSettings  # noqa: E402
@@ -656,8 +656,10 @@ def cost_figures(bench: Bench, *, sharpness: float = 0.0, each_step: OnStep | No
 
 def preview_figures(bench: Bench) -> Figures:
     """Previews by the linear map that serves where no preview network is on the disk."""
-    preview = LinearPreview(fitted_colours(bench.model.autoencoder, LATENT_SCALE))
-    return cost_figures(bench, each_step=lambda step: preview(step.denoised))
+    model = bench.model
+    preview = LinearPreview(fitted_colours(model.autoencoder, LATENT_SCALE), device=model.placement.device)
+    shown = RunPreviews()
+    return cost_figures(bench, each_step=lambda step: shown.next(preview, step.denoised))
 
 
 def png_figures(bench: Bench) -> Figures:

@@ -57,7 +57,8 @@ class Progress:
 
     ``fraction`` is the share of the whole job that is done, in [0, 1), never falling.
     ``preview`` is the picture as it stands: uint8 ``[height, width, 3]`` of twice the latents' size, which is a quarter
-    of the size that is sampled at. Made only for plans that want previews; ``None`` before the first step.
+    of the size that is sampled at. Made only for plans that want previews; ``None`` before the first step. Nobody waits
+    for a graphics card to make it: there it is of the step before, or ``None`` where none has come since the last.
     """
 
     fraction: float

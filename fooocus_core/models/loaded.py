@@ -105,22 +105,19 @@ class LoadedModel:
             return as_picture(pixels)
         return self.upscaler().enlarge_to(pixels, width_px, height_px)
 
-    def preview(self, latents: Tensor) -> NDArray[np.uint8]:
-        """The first of *scaled* latents as a small picture, uint8 ``[2 h, 2 w, 3]``."""
-        return self._preview(latents)
-
     @cached_property
     def merger(self) -> LoraMerger:
         """The LoRAs in this model's weights."""
         return LoraMerger(self.network, self.text.l, self.text.g)
 
     @cached_property
-    def _preview(self) -> Preview:
+    def preview(self) -> Preview:
         """The preview network if it is on disk and sound, else the model's own colours, else fitted ones."""
+        device = self.network.device
         if self.sidecar.preview is not None:
-            return LinearPreview(self.sidecar.preview)
-        found = preview_of_file(self.preview_path, device=self.network.device, dtype=self.network.dtype)
-        return found or LinearPreview(fitted_colours(self.autoencoder, LATENT_SCALE))
+            return LinearPreview(self.sidecar.preview, device=device)
+        found = preview_of_file(self.preview_path, device=device, dtype=self.network.dtype)
+        return found or LinearPreview(fitted_colours(self.autoencoder, LATENT_SCALE), device=device)
 
 
 def load_model(

@@ -1,14 +1,16 @@
 """Quick pictures of latents while they are sampled (specification 03, section 12).
 
-Every preview takes *scaled* latents and shows the first of the batch, at twice the latent's size.
+Every preview takes *scaled* latents and shows the first of the batch, at twice the latent's size. Nobody waits for one:
+a graphics card makes it beside the steps, and it is shown as soon as it is there.
 """
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from fooocus_core.errors import ModelError, UnsupportedModel
 from fooocus_core.models.autoencoder import Autoencoder
 from fooocus_core.models.checkpoint import assign_weights, open_checkpoint
 from fooocus_core.models.sidecar import PreviewColours
+from fooocus_core.sampling.transfer import SideStream
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +31,73 @@ _PADDING = 11
 _SAMPLES = 4
 _SAMPLE_SIZE = 12
 _SAMPLE_SEED = 0
+UNDER_WAY_AT_MOST = 2
+"""Previews of a run that are begun and not yet there: one is copied while the next is calculated."""
 
 
-class Preview(Protocol):
-    """Scaled latents ``[batch, 4, h, w]`` to one picture, uint8 ``[2 h, 2 w, 3]``."""
+class PendingPreview:
+    """A picture that is being made, uint8 ``[2 h, 2 w, 3]``."""
 
-    def __call__(self, latents: Tensor) -> NDArray[np.uint8]: ...
+    def __init__(self, values: Tensor, arrival: torch.cuda.Event | None = None) -> None:
+        """``values``: in the computer's memory, there from ``arrival`` on; ``None``: they are there."""
+        self._values = values
+        self._arrival = arrival
+
+    def is_ready(self) -> bool:
+        """Whether ``picture`` would not wait."""
+        return self._arrival is None or bool(self._arrival.query())  # type: ignore[no-untyped-call]
+
+    def picture(self) -> NDArray[np.uint8]:
+        """In memory of its own: what a device writes into is scarce and goes to the next one."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        picture: NDArray[np.uint8] = self._values.numpy().copy()
+        return picture
+
+
+class Preview(ABC):
+    """What makes small pictures of latents."""
+
+    def __init__(self) -> None:
+        self._beside = SideStream()
+
+    @abstractmethod
+    def shown(self, latents: Tensor) -> Tensor:
+        """Scaled latents ``[batch, 4, h, w]`` as a picture on their device, uint8 ``[2 h, 2 w, 3]``."""
+
+    def begin(self, latents: Tensor) -> PendingPreview:
+        """The picture of scaled latents ``[batch, 4, h, w]``; on the CPU it is ready at once."""
+        return PendingPreview(*self._beside.fetch(self.shown, latents))
+
+
+class RunPreviews:
+    """The previews of one run, each shown with the first step at which it is there.
+
+    On the CPU that is its own step. A graphics card is usually at the step before the one that it is told, so that one
+    is shown; what is not there when the run ends is not shown at all.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: deque[PendingPreview] = deque()
+
+    def next(self, preview: Preview, latents: Tensor) -> NDArray[np.uint8] | None:
+        """Begins the next step's; returns the newest that is there and was not shown yet.
+
+        A step is left out while as many as may be are under way: a device so far behind has enough to show, and each
+        would take memory that has to be asked of the system.
+        """
+        before = self._newest()
+        if len(self._under_way) < UNDER_WAY_AT_MOST:
+            self._under_way.append(preview.begin(latents))
+        newest = self._newest() or before
+        return None if newest is None else newest.picture()
+
+    def _newest(self) -> PendingPreview | None:
+        """Of those that have arrived; they arrive in the order in which they were begun."""
+        newest = None
+        while self._under_way and self._under_way[0].is_ready():
+            newest = self._under_way.popleft()
+        return newest
 
 
 class _Convolutions(nn.Module):
@@ -53,10 +117,11 @@ class _Convolutions(nn.Module):
         return x
 
 
-class PreviewNetwork:
+class PreviewNetwork(Preview):
     """The small network of ``xlvaeapp.pth`` and its like."""
 
     def __init__(self, network: nn.Module) -> None:
+        super().__init__()
         self._network = network
 
     @torch.no_grad()
@@ -66,7 +131,7 @@ class PreviewNetwork:
         output: Tensor = self._network(latents[:1].to(device=weight.device, dtype=weight.dtype))
         return output.float()
 
-    def __call__(self, latents: Tensor) -> NDArray[np.uint8]:
+    def shown(self, latents: Tensor) -> Tensor:
         return _as_picture(self.raw(latents)[0] * 127.5 + 127.5)
 
 
@@ -92,15 +157,16 @@ def preview_of_file(path: Path | None, *, device: torch.device, dtype: torch.dty
         return None
 
 
-class LinearPreview:
+class LinearPreview(Preview):
     """Four latent channels to three colours by one matrix, for models without a preview network on disk."""
 
-    def __init__(self, colours: PreviewColours) -> None:
-        self._matrix = torch.tensor(colours.matrix)
-        self._bias = torch.tensor(colours.bias)
+    def __init__(self, colours: PreviewColours, *, device: torch.device) -> None:
+        super().__init__()
+        self._matrix = torch.tensor(colours.matrix).to(device)
+        self._bias = torch.tensor(colours.bias).to(device)
 
-    def __call__(self, latents: Tensor) -> NDArray[np.uint8]:
-        cells = latents[0].float().cpu().movedim(0, 2)
+    def shown(self, latents: Tensor) -> Tensor:
+        cells = latents[0].to(self._matrix.device).float().movedim(0, 2)
         colours = (cells @ self._matrix + self._bias).movedim(2, 0)
         doubled = functional.interpolate(colours[None], scale_factor=2, mode="bilinear", align_corners=False)
         return _as_picture(doubled[0] * 255.0)
@@ -128,7 +194,6 @@ def _smooth_latents() -> Tensor:
     return functional.interpolate(coarse, size=_SAMPLE_SIZE, mode="bicubic", align_corners=False)
 
 
-def _as_picture(values: Tensor) -> NDArray[np.uint8]:
+def _as_picture(values: Tensor) -> Tensor:
     """``[3, h, w]`` around 0 ... 255 to uint8 ``[h, w, 3]``, truncated."""
-    picture: NDArray[np.uint8] = values.clamp(0, 255).to(torch.uint8).movedim(0, 2).cpu().numpy()
-    return picture
+    return values.clamp(0, 255).to(torch.uint8).movedim(0, 2)

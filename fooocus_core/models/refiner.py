@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.adapters.merge import LoraMerger, WeightedLora
@@ -85,10 +83,6 @@ class LoadedRefiner:
             raise RuntimeError("this refiner works on the base model's latents")
         return self.autoencoder.decode_or_tiled(latents)
 
-    def preview(self, latents: Tensor) -> NDArray[np.uint8]:
-        """The first of *scaled* latents as a small picture, uint8 ``[2 h, 2 w, 3]``."""
-        return self._preview(latents)
-
     @cached_property
     def merger(self) -> LoraMerger:
         """The LoRAs in this network's weights."""
@@ -99,11 +93,13 @@ class LoadedRefiner:
         self.merger.apply(loras, skip_foreign=True)
 
     @cached_property
-    def _preview(self) -> Preview:
+    def preview(self) -> Preview:
+        """As ``LoadedModel.preview``, of latents of this refiner's own kind."""
         if self.autoencoder is None:
             raise RuntimeError("this refiner works on the base model's latents")
-        found = preview_of_file(self.preview_path, device=self.network.device, dtype=self.network.dtype)
-        return found or LinearPreview(fitted_colours(self.autoencoder, self.latent_format.scale))
+        device = self.network.device
+        found = preview_of_file(self.preview_path, device=device, dtype=self.network.dtype)
+        return found or LinearPreview(fitted_colours(self.autoencoder, self.latent_format.scale), device=device)
 
 
 def load_refiner(

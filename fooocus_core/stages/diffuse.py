@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,9 +11,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fooocus_core.conditioning.encode import EncodedText
@@ -22,6 +21,7 @@ from fooocus_core.images.pixels import Picture
 from fooocus_core.images.repaint import CutOut
 from fooocus_core.metadata.describe import describe_image
 from fooocus_core.metadata.record import ImageRecord
+from fooocus_core.models.preview import Preview, RunPreviews
 from fooocus_core.plan import Diffuse, Guides, Output, Repaint
 from fooocus_core.presets.sizes import GRID_PX, Size
 from fooocus_core.prompts.tasks import Expand, PromptTask, prepare_stage
@@ -400,6 +400,7 @@ def _told(
     """Walks the samplers of a group, telling their steps; returns what they return."""
     switch, steps = refiner_latents_from(stage, networks), steps_of(stage)
     done: dict[int, float] = {}
+    previews: defaultdict[int, RunPreviews] = defaultdict(RunPreviews)
     with closing(walk):
         while True:
             try:
@@ -411,16 +412,14 @@ def _told(
             yield Progress(
                 _fraction(stage, first + SAMPLING_SHARE * sum(done.values())),
                 f"Step {step.index + 1}/{steps} in the {first + number + 1}-th Sampling",
-                _preview(networks, step, switch) if output.preview else None,
+                previews[number].next(_preview(networks, step, switch), step.denoised) if output.preview else None,
             )
 
 
-def _preview(networks: Networks, step: SamplerStep, switch: int | None) -> NDArray[np.uint8]:
-    """A small picture of a step; ``switch`` is the first with latents of the refiner's kind."""
+def _preview(networks: Networks, step: SamplerStep, switch: int | None) -> Preview:
+    """What shows a step; ``switch`` is the first with latents of the refiner's kind."""
     refiner = networks.refiner
-    if refiner is None or switch is None or step.index < switch:
-        return networks.base.preview(step.denoised)
-    return refiner.preview(step.denoised)
+    return networks.base.preview if refiner is None or switch is None or step.index < switch else refiner.preview
 
 
 def _fraction(stage: Diffuse, pictures: float) -> float:

@@ -17,6 +17,7 @@ from fooocus_core.events import Cancelled, Failed, Finished, Progress
 from fooocus_core.models import loaded
 from fooocus_core.models.autoencoder import Autoencoder
 from fooocus_core.models.loaded import LoadedModel, ModelStore
+from fooocus_core.models.preview import Preview
 from fooocus_core.models.text_encoders import ClipTextEncoder
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.plan import Plan
@@ -36,7 +37,7 @@ PLACES: list[tuple[Any, str, int]] = [
     (diffuse, "sample_latents", 2),
     (DiffusionNetwork, "__call__", 1),
     (DiffusionNetwork, "__call__", 3),
-    (LoadedModel, "preview", 2),
+    (Preview, "begin", 2),
     (Autoencoder, "decode_raw", 1),
     (LoadedModel, "enlarged", 2),
     (diffuse, "describe_image", 1),

@@ -287,12 +287,12 @@ def assert_same_picture(actual: Any, expected: Tensor) -> None:
 
 def test_preview() -> None:
     close(preview("first").raw(vae_io()["latent"]), vae_io()["preview_out"])
-    assert_same_picture(preview("first")(vae_io()["latent"]), vae_io()["preview_u8"])
+    assert_same_picture(preview("first").begin(vae_io()["latent"]).picture(), vae_io()["preview_u8"])
 
 
 @pytest.mark.parametrize("case", VAE["preview_sizes"], ids=lambda case: case["key"])
 def test_preview_sizes(case: dict[str, Any]) -> None:
-    picture = preview(case["weights"])(vae_io()[f"{case['key']}/latent"])
+    picture = preview(case["weights"]).begin(vae_io()[f"{case['key']}/latent"]).picture()
     assert_same_picture(picture, vae_io()[f"{case['key']}/u8"])
 
 

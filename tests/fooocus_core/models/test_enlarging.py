@@ -1,4 +1,4 @@
-"""Enlarging and previews."""
+"""Enlarging."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from torch.nn import functional
 
 from fooocus_core.errors import UnsupportedModel
 from fooocus_core.library import BUNDLED_UPSCALER
-from fooocus_core.models.autoencoder import load_autoencoder
 from fooocus_core.models.checkpoint import open_checkpoint
-from fooocus_core.models.preview import LinearPreview, fitted_colours
-from fooocus_core.models.sidecar import PreviewColours
 from fooocus_core.models.upscaler import Upscaler, load_upscaler
-from tests.fooocus_core.models.tiny import tiny_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -84,26 +80,3 @@ def test_networks_of_other_layouts_are_read_by_spandrel(tmp_path: Path) -> None:
     pixels = smooth_picture(15, 20)
     with torch.no_grad():
         torch.testing.assert_close(upscaler.enlarge(pixels), network.eval()(pixels).clamp(0, 1))
-
-
-def test_linear_preview_maps_channels_to_colours() -> None:
-    colours = PreviewColours(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), (0.0, 0.0, 0.2))
-    latents = torch.zeros(2, 4, 3, 5)
-    latents[0, 0], latents[0, 1] = 0.4, 7.0
-    picture = LinearPreview(colours)(latents)
-    assert picture.shape == (6, 10, 3)
-    assert (picture == np.array([102, 255, 51])).all()
-
-
-def test_fitted_colours_follow_the_decoder_and_leave_the_generator_alone() -> None:
-    prefix = "first_stage_model."
-    weights = {key.removeprefix(prefix): t for key, t in tiny_checkpoint().items() if key.startswith(prefix)}
-    autoencoder = load_autoencoder(weights, "vae", device=CPU, dtype=torch.float32)
-    torch.manual_seed(5)
-    colours = fitted_colours(autoencoder, 0.13025)
-    assert torch.initial_seed() == 5
-    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
-    flat = torch.full((1, 4, 8, 8), 0.3)
-    shown = LinearPreview(colours)(flat)[8, 8] / 255
-    decoded = autoencoder.decode(flat / 0.13025)[0, :, 32, 32].numpy()
-    assert abs(shown - decoded).max() < 0.1

@@ -47,7 +47,7 @@ def test_from_text_to_pixels(model: LoadedModel) -> None:
     assert pixels.shape == (1, 3, 64, 64)
     assert pixels.min() >= 0
     assert pixels.max() <= 1
-    assert model.preview(output).shape == (16, 16, 3)
+    assert model.preview.begin(output).picture().shape == (16, 16, 3)
     assert model.autoencoder.encode(pixels).shape == output.shape
 
 

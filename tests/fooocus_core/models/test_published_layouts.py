@@ -166,7 +166,7 @@ def test_stable_diffusion_15_as_refiner(files: Path, caplog: pytest.LogCaptureFi
     latents = torch.randn(1, 4, 8, 10)
     assert refiner.translate is not None
     assert refiner.decoded(refiner.translate(latents)).shape == (1, 3, 64, 80)
-    assert refiner.preview(latents).shape == (16, 20, 3)
+    assert refiner.preview.begin(latents).picture().shape == (16, 20, 3)
     # Eight heads at every width, unlike SDXL.
     heads = {module.heads for module in refiner.network.unet.modules() if hasattr(module, "to_out")}
     assert heads == {8}
@@ -182,9 +182,10 @@ def test_a_base_as_refiner(files: Path) -> None:
 
 def test_refiners_without_an_autoencoder_work_on_the_bases_latents(files: Path) -> None:
     refiner = load_refiner(files / "refiner.safetensors", HALF)
-    for show in (refiner.decoded, refiner.preview):
-        with pytest.raises(RuntimeError, match="base model's latents"):
-            show(torch.zeros(1, 4, 8, 8))
+    with pytest.raises(RuntimeError, match="base model's latents"):
+        refiner.decoded(torch.zeros(1, 4, 8, 8))
+    with pytest.raises(RuntimeError, match="base model's latents"):
+        _ = refiner.preview
 
 
 def test_what_is_no_refiner_is_refused_by_name(files: Path, tmp_path: Path) -> None:

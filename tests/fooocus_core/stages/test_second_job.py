@@ -81,8 +81,8 @@ def pictures(studio: Studio, plan: Plan) -> list[np.ndarray]:
 def modules_of(studio: Studio) -> Iterator[nn.Module]:
     model, store, expansion = base_of(studio), studio.engine.models, studio.engine.expansion
     yield from (model.network.unet, model.text.l.model, model.text.g.model, model.autoencoder.network)
-    assert isinstance(model._preview, PreviewNetwork)
-    yield model._preview._network
+    assert isinstance(model.preview, PreviewNetwork)
+    yield model.preview._network
     assert store._refiner is not None
     yield store._refiner[1].network.unet
     assert expansion is not None
