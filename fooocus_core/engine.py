@@ -6,20 +6,19 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 
 import torch
 from torch import Tensor
 
-from fooocus_core.errors import OUT_OF_MEMORY, CoreError, Interrupted, OutOfMemory
+from fooocus_core.errors import OUT_OF_MEMORY, CoreError, OutOfMemory
 from fooocus_core.events import (
-    Cancelled,
     CancelToken,
+    Ending,
     Event,
-    Failed,
-    Finished,
     ImageFinished,
     PlanRun,
     Progress,
@@ -42,9 +41,11 @@ from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
 from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.stages.detail import Means, run_detail
-from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.diffuse import Manner, run_diffuse
+from fooocus_core.stages.endings import numbered, to_an_ending, untold, with_room
 from fooocus_core.stages.following import PaintStage, Source, goes_on_with_latents, run_following
-from fooocus_core.stages.joint import fit_together
+from fooocus_core.stages.joint import Apart, Company, fit_together
+from fooocus_core.stages.networks import DIRECT, Access
 from fooocus_core.stages.skipping import skippable
 from fooocus_core.stages.start import (
     NO_LATENTS,
@@ -55,10 +56,13 @@ from fooocus_core.stages.start import (
     no_pictures,
     run_enlarging,
 )
+from fooocus_core.stages.strand import Suspend
+from fooocus_core.stages.together import drive, fitting_the_first
 
 logger = logging.getLogger(__name__)
 
 TRYING_AGAIN = "No room on the device, trying again in less ..."
+GOING_ON_ALONE = "Beginning again alone ..."
 
 
 @dataclass
@@ -83,6 +87,8 @@ class Engine:
     row at a time."""
     shortcuts: Shortcuts = NO_SHORTCUTS
     """What all pictures trade for time."""
+    _crowd_px: float = field(default=inf, init=False)
+    """How large plans were in all for which there was no room together; forgotten with the models."""
 
     def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken = never) -> Iterator[Event]:
         """The events of ``plan``, the last of which is its ending; nothing inside a plan makes this raise.
@@ -91,77 +97,116 @@ class Engine:
         with it while a picture is made; true leaves that picture out.
         """
         yield Started(images=plan.images)
-        try:
-            yield from self._twice(plan, cancel, skip)
-        except Interrupted:
-            yield Cancelled()
-        except CoreError as error:
-            logger.warning("plan failed: %s", error)
-            yield Failed(str(error))
-        except Exception:
-            logger.exception("plan failed unexpectedly")
-            yield Failed("internal error, see the server's log")
-        else:
-            yield Finished()
+        yield from to_an_ending(self._twice(PlanRun(plan, cancel, skip)))
 
     def takes_together(self, plans: Sequence[Plan]) -> bool:
         """Whether ``run_together`` paints their pictures together; of one plan: whether others may be found that fit.
 
-        Answered by the plans alone: nothing is loaded, and no file is looked at.
+        Nothing is loaded for the answer.
         """
         at_once = self._at_once
-        # What a network finds in one call for the next one would be made by another company than a plan's own.
-        is_exact = self.shortcuts.whole_pass_every == 1
-        return is_exact and 1 < at_once >= sum(plan.images for plan in plans) and fit_together(plans)
+        if not 1 < at_once >= sum(plan.images for plan in plans) or not fit_together(plans):
+            return False
+        if _pixels_of(plans) >= self._crowd_px:
+            return False
+        # A whole pass would come at other steps of a plan than alone, once another has left.
+        if self.shortcuts.whole_pass_every > 1:
+            return False
+        # The others would wait for what one of them fetches.
+        return not any(self.supply.named_by(stage) for plan in plans for stage in plan.stages)
 
     def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
         """The events of every run, each with the number of its run from 0; those of a run are what ``run`` tells.
 
-        Nothing inside a plan makes this raise. Closing the iterator ends all of them.
+        Nothing inside a plan makes this raise, and what ends one ends no other. Closing the iterator ends all of them.
+        Plans that fit each other are painted together; what cannot go on like that is run anew alone, after the others,
+        and tells no picture twice.
         """
+        if len(runs) == 1 or not self.takes_together([run.plan for run in runs]):
+            for number, run in enumerate(runs):
+                yield from numbered(number, self.run(run.plan, run.cancel, run.skip))
+            return
         for number, run in enumerate(runs):
-            for event in self.run(run.plan, run.cancel, run.skip):
-                yield number, event
+            yield number, Started(images=run.plan.images)
+        told: list[Counter[int]] = [Counter() for _ in runs]
+        ended = yield from self._in_company(runs, told)
+        if len(ended) < len(runs):
+            _free()
+        for number, run in enumerate(runs):
+            if number not in ended:
+                yield number, Progress(0.0, GOING_ON_ALONE)
+                yield from numbered(number, to_an_ending(untold(self._twice(run), told[number])))
+
+    def _in_company(
+        self, runs: Sequence[PlanRun], told: Sequence[Counter[int]]
+    ) -> Generator[tuple[int, Event], None, set[int]]:
+        """The events of plans that are painted together; returns the numbers of those that have ended.
+
+        Others are left where there was no room, or where a call of several failed: nobody knows whose fault that is.
+        """
+        company, ended = Company(), set[int]()
+        works = [partial(self._accompanied, run, company, mine) for run, mine in zip(runs, told, strict=True)]
+        try:
+            with closing(drive(works, fitting_the_first, torch.get_num_threads())) as events:
+                for number, event in events:
+                    if isinstance(event, Ending):
+                        ended.add(number)
+                    yield number, event
+        except Exception as error:
+            logger.warning("plans that were painted together go on alone", exc_info=not is_out_of_memory(error))
+            if is_out_of_memory(error):
+                self._crowd_px = _pixels_of([run.plan for run in runs])
+        return ended
+
+    def _accompanied(self, run: PlanRun, company: Company, told: Counter[int], suspend: Suspend) -> None:
+        """One of several plans, on its strand: hands over its events, of which the last is no ending where it left."""
+        with suppress(Apart), closing(to_an_ending(self._once(run, company.access(suspend), told))) as events:
+            for event in events:
+                suspend(event)
+
+    def _once(self, run: PlanRun, access: Access, told: Counter[int]) -> Generator[Event, None, None]:
+        """The stages' events in company. Raises what the stages raise, ``Apart`` where there is no room."""
+        if not (yield from with_room(self._stages(run, access), told)):
+            raise Apart
 
     @property
     def _at_once(self) -> int:
         """How many pictures are painted together as things are."""
         return 1 if self.models.placement.residence.row_by_row else self.pictures_at_once
 
-    def _twice(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
+    def _twice(self, run: PlanRun) -> Generator[Event, None, None]:
         """The stages' events; where there is no room, those of a second try from the start that takes less of it.
 
         No picture is told twice. Raises what the stages raise, ``OutOfMemory`` when both tries have failed.
         """
         told: Counter[int] = Counter()
-        if not (yield from _with_room(self._stages(plan, cancel, skip), told)):
+        if not (yield from with_room(self._stages(run), told)):
             logger.warning("no room on the device: everything is forgotten, and the plan begins again in less")
             self._make_room()
             yield Progress(0.0, TRYING_AGAIN)
-            if not (yield from _with_room(_untold(self._stages(plan, cancel, skip), told), Counter())):
+            if not (yield from with_room(untold(self._stages(run), told), Counter())):
                 self._make_room()
                 raise OutOfMemory(OUT_OF_MEMORY)
 
     def _make_room(self) -> None:
         self.unload()
         self.models.save_room()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free()
 
-    def _stages(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Generator[Event, None, None]:
+    def _stages(self, run: PlanRun, access: Access = DIRECT) -> Generator[Event, None, None]:
         """All stages' events: what a stage makes is what the one behind it enhances, each result behind its source."""
+        plan = run.plan
         made: list[Source] = []
         for number, stage in enumerate(plan.stages):
             following = plan.stages[number + 1] if number + 1 < len(plan.stages) else None
             sources, made = made, []
             latents: list[Tensor] = []
-            paint = partial(self._painted, plan.output, cancel, skip)
+            paint = partial(self._painted, run, access)
             if goes_on_with_latents(plan, number):
                 paint = partial(paint, keep=latents.append)
             if plan.only_last_stage:
                 stage = self._with_source(stage, sources)
-            for event in self._stage_events(stage, plan.output, sources, paint, cancel):
+            for event in self._stage_events(stage, plan.output, sources, paint, run.cancel):
                 match event:
                     case Progress(fraction=fraction):
                         yield replace(event, fraction=(number + fraction) / len(plan.stages))
@@ -215,9 +260,8 @@ class Engine:
 
     def _painted(
         self,
-        output: Output,
-        cancel: CancelToken,
-        skip: SkipToken,
+        run: PlanRun,
+        access: Access,
         stage: Diffuse,
         pictures: Pictures,
         latent: Tensor | None = None,
@@ -226,10 +270,20 @@ class Engine:
     ) -> Iterator[Event]:
         stage, models = at_result_size(stage, pictures), self.models
         if is_without_diffusion(stage):
-            return skippable(partial(run_enlarging, stage, pictures, models), cancel, skip)
-        texts, latents = (self.styles, self.wildcards), PassedLatents(latent, keep)
-        manner = (self._at_once, self.shortcuts)
-        return run_diffuse(stage, output, models, *texts, cancel, self.expansion, pictures, skip, latents, *manner)
+            return skippable(partial(run_enlarging, stage, pictures, models), run.cancel, run.skip)
+        return run_diffuse(
+            stage,
+            run.plan.output,
+            models,
+            self.styles,
+            self.wildcards,
+            run.cancel,
+            self.expansion,
+            pictures,
+            run.skip,
+            PassedLatents(latent, keep),
+            Manner(self._at_once, self.shortcuts, access),
+        )
 
     def _mask_of(self, picture: Picture, options: MaskOptions) -> FoundMask:
         if self.masks is None:
@@ -246,32 +300,16 @@ class Engine:
         if self.content_filter is not None:
             self.content_filter.unload()
         self.models.unload()
+        self._crowd_px = inf
 
 
-def _with_room(events: Generator[Event, None, None], told: Counter[int]) -> Generator[Event, None, bool]:
-    """The events; ``told`` counts the pictures by their indices. Returns false where there was no room to go on.
-
-    It returns: only after its handler is left does nothing hold on to what the lost calls were at, which can be freed.
-    """
-    try:
-        with closing(events):
-            for event in events:
-                if isinstance(event, ImageFinished):
-                    told[event.index] += 1
-                yield event
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    return True
+def _pixels_of(plans: Sequence[Plan]) -> int:
+    """Of all pictures of plans that paint no others."""
+    return sum(plan.images * plan.main.width_px * plan.main.height_px for plan in plans)
 
 
-def _untold(events: Generator[Event, None, None], told: Counter[int]) -> Generator[Event, None, None]:
-    """The events but for pictures that were told as often already."""
-    left = told.copy()
-    with closing(events):
-        for event in events:
-            if isinstance(event, ImageFinished) and left[event.index] > 0:
-                left[event.index] -= 1
-            else:
-                yield event
+def _free() -> None:
+    """Gives back to the device what nothing holds on to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

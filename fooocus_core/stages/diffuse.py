@@ -33,14 +33,14 @@ from fooocus_core.sampling.swap import Swap
 from fooocus_core.stages.guides import guide_pictures, require_guidable
 from fooocus_core.stages.native_size import sampled_size, with_native_denoise
 from fooocus_core.stages.networks import (
+    DIRECT,
+    Access,
     Called,
     Networks,
     Sides,
-    called_by_runs,
     decoding_autoencoder,
     denoise_of,
     encoding_autoencoders,
-    load_networks,
     prompted_base,
     prompted_refiner,
     refiner_latents_from,
@@ -92,6 +92,18 @@ SAMPLING_SHARE = 0.95
 """The share of a picture's progress that its steps take; decoding and enlarging take the rest."""
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How pictures are painted: so many ``at_once``, with what is traded for time, on networks come by like that."""
+
+    at_once: int = 1
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    access: Access = DIRECT
+
+
+ALONE = Manner()
+
+
 def run_diffuse(
     stage: Diffuse,
     output: Output,
@@ -103,10 +115,9 @@ def run_diffuse(
     pictures: Pictures = no_pictures,
     skip: SkipToken = never,
     latents: PassedLatents = NO_LATENTS,
-    at_once: int = 1,
-    shortcuts: Shortcuts = NO_SHORTCUTS,
+    manner: Manner = ALONE,
 ) -> Iterator[Event]:
-    """The pictures, each a run of its own, ``at_once`` of them together. Raises ``CoreError``, ``Interrupted``.
+    """The pictures, each a run of its own. Raises ``CoreError``, ``Interrupted``.
 
     What is wished away by ``skip`` is left out: of those that are painted together all that are not finished.
     """
@@ -134,11 +145,9 @@ def run_diffuse(
         return
     tasks = prepare_stage(stage, styles, wildcards, models.lora_names(), _interruptible(expand, cancel))
     _require_mode_lora(stage, tasks[0])
-    networks = load_networks(stage, models, tasks[0].loras)
+    networks = manner.access.load(stage, models, tasks[0].loras)
     try:
-        yield from _pictures(
-            stage, output, tasks, networks, models, pictures, latents, cancel, skip, at_once, shortcuts
-        )
+        yield from _pictures(stage, output, tasks, networks, models, pictures, latents, cancel, skip, manner)
     finally:
         networks.restore()
 
@@ -153,8 +162,7 @@ def _pictures(
     latents: PassedLatents,
     cancel: CancelToken,
     skip: SkipToken,
-    at_once: int,
-    shortcuts: Shortcuts,
+    manner: Manner,
 ) -> Iterator[Event]:
     """One picture for each task, from what they all start from."""
     start = yield from _start(stage, networks, models, pictures, latents.given, tasks[-1].seed, cancel)
@@ -166,10 +174,10 @@ def _pictures(
             stage.guides, pictures, painted_size(start), models.guides.faces, lambda: stop_if(cancel)
         )
         networks = with_guides(networks, stage, stage.guides, prepared, models)
-    for first in range(0, len(tasks), at_once):
-        group = tasks[first : first + at_once]
+    for first in range(0, len(tasks), manner.at_once):
+        group = tasks[first : first + manner.at_once]
         yield from skippable(
-            partial(_group, stage, output, first, group, start, networks, models, latents.keep, shortcuts), cancel, skip
+            partial(_group, stage, output, first, group, start, networks, models, latents.keep, manner), cancel, skip
         )
 
 
@@ -192,7 +200,7 @@ def _group(
     networks: Networks,
     models: ModelStore,
     keep: Callable[[Tensor], None],
-    shortcuts: Shortcuts,
+    manner: Manner,
     cancel: CancelToken,
 ) -> Iterator[Event]:
     """Pictures that are sampled together and then finished one after the other; ``first`` is the first one's index."""
@@ -204,10 +212,10 @@ def _group(
     latents = [picture.start.latent for picture in begun]
     if denoise_of(stage) > 0:
         runs = [
-            partial(start_sampling, stage, picture.task, networks, picture.sides, picture.start, shortcuts)
+            partial(start_sampling, stage, picture.task, networks, picture.sides, picture.start, manner.shortcuts)
             for picture in begun
         ]
-        steps = sample_together(runs, called_by_runs(networks, cancel))
+        steps = sample_together(runs, manner.access.called(networks, cancel))
         latents = yield from _told(steps, stage, output, networks, first)
     for picture, latent in zip(begun, latents, strict=True):
         unfinished = first + len(begun) - picture.index

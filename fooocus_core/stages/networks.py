@@ -139,6 +139,17 @@ def called_by_runs(networks: Networks, cancel: CancelToken) -> Called:
     )
 
 
+@dataclass(frozen=True)
+class Access:
+    """How a stage comes by its networks, and how its runs come to call them."""
+
+    load: Callable[[Diffuse, ModelStore, Sequence[Lora]], Networks] = load_networks
+    called: Callable[[Networks, CancelToken], Called] = called_by_runs
+
+
+DIRECT = Access()
+
+
 def prompted_base(stage: Diffuse, networks: Networks, called: Called, sides: Sides, size: Size) -> PromptedNetwork:
     """The base with both sides of the prompt; ``size`` is what is sampled."""
     positive, negative = sides.positive, sides.negative

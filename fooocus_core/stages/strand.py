@@ -63,20 +63,20 @@ class _Baton:
         return answer
 
 
-def strand(work: Callable[[Suspend], Result]) -> Generator[Any, Any, Result]:
+def strand(work: Callable[[Suspend], Result], threads: int = 1) -> Generator[Any, Any, Result]:
     """``work`` as a generator: it yields what is handed to ``Suspend``, is sent the answers and returns the result.
 
     What ``work`` raises is raised here. Closing ends ``work`` where it waits; when this generator is left, its thread
-    has ended. Log context follows; no gradients are noted down.
+    has ended. Log context follows; no gradients are noted down. ``threads``: with how many torch calculates in it.
     """
     baton = _Baton()
-    thread = Thread(target=copy_context().run, args=(_on_thread, work, baton), name=THREAD_NAME, daemon=True)
-    threads = torch.get_num_threads()
+    thread = Thread(target=copy_context().run, args=(_on_thread, work, baton, threads), name=THREAD_NAME, daemon=True)
+    drivers = torch.get_num_threads()
     thread.start()
     try:
         baton.to_driver.get()
         # torch takes the latest number for every thread that it meets from now on, and this one is theirs.
-        torch.set_num_threads(threads)
+        torch.set_num_threads(drivers)
         while True:
             match baton.to_driver.get():
                 case _Said(what):
@@ -94,10 +94,10 @@ def strand(work: Callable[[Suspend], Result]) -> Generator[Any, Any, Result]:
         thread.join()
 
 
-def _on_thread(work: Callable[[Suspend], Any], baton: _Baton) -> None:
-    # Threads that calculate belong to the one that asks for them. The networks' are enough: what is left beside those
-    # is small, and a team of its own for every strand would stand in their way.
-    torch.set_num_threads(1)
+def _on_thread(work: Callable[[Suspend], Any], baton: _Baton, threads: int) -> None:
+    # Threads that calculate belong to the one that asks for them. Where the driver calls the networks, its own are
+    # enough: what is left beside those is small, and a team of its own for every strand would stand in their way.
+    torch.set_num_threads(threads)
     baton.to_driver.put(None)
     try:
         with torch.no_grad():

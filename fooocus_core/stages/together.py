@@ -13,15 +13,16 @@ from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from fooocus_core.conditioning.adm import PromptSide
+from fooocus_core.events import CancelToken, never
 from fooocus_core.sampling.network import Control, ControlResiduals, NetworkCall, NetworkWrapper, NoisePredictor
 from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
-from fooocus_core.stages.networks import Called
+from fooocus_core.stages.networks import Called, stop_if
 from fooocus_core.stages.strand import Suspend, strand
 
 JOINED_AT_MOST = 8
@@ -31,6 +32,9 @@ Begin = Callable[[Called], Steps]
 """Begins a picture's run, which calls what it is given."""
 Walk = Generator[tuple[int, SamplerStep], None, list[Tensor]]
 """The steps of all pictures, each with its picture's number from 0; returns every picture's latents."""
+Result = TypeVar("Result")
+Choose = Callable[[Mapping[int, "Question"]], Mapping[int, "Question"]]
+"""Which of the calls that wait are made next, by the numbers of those who wait; at least one of them."""
 
 
 def sample_together(pictures: Sequence[Begin], called: Called) -> Walk:
@@ -52,50 +56,80 @@ def _alone(picture: Begin, called: Called) -> Walk:
 
 
 def _together(pictures: Sequence[Begin], called: Called) -> Walk:
-    latents: dict[int, Tensor] = {}
+    return (yield from drive([partial(_walked, begin, called) for begin in pictures], furthest_behind))
+
+
+# --- whoever drives -----------------------------------------------------------------------------------------------
+
+
+def drive(
+    works: Sequence[Callable[[Suspend], Result]], choose: Choose, threads: int = 1
+) -> Generator[tuple[int, Any], None, list[Result]]:
+    """Runs all works, each on a strand of its own, until each waits for a call; then ``choose`` says which are made.
+
+    Yields what a work tells, with its number from 0; returns what they return. Closing ends them all. Raises what one
+    of them raises, or what a call raises; the others end with it. ``threads``: with how many torch calculates in each.
+    """
+    results: dict[int, Result] = {}
     joining = _Joining()
     with ExitStack() as running:
-        runs = [running.enter_context(closing(strand(partial(_walked, begin, called)))) for begin in pictures]
-        answers: Mapping[int, Tensor | None] = dict.fromkeys(range(len(runs)))
-        waiting: dict[int, _Question] = {}
+        runs = [running.enter_context(closing(strand(work, threads))) for work in works]
+        answers: dict[int, Tensor | None] = dict.fromkeys(range(len(runs)))
         while answers:
+            waiting: dict[int, Question] = {}
             for number in sorted(answers):
                 told = yield from _up_to_a_call(number, runs[number], answers[number])
-                if isinstance(told, _Question):
+                if isinstance(told, Question):
                     waiting[number] = told
                 else:
-                    latents[number] = told
-            answers = joining.answers(_furthest_behind(waiting))
-            for number in answers:
-                del waiting[number]
-    return [latents[number] for number in range(len(pictures))]
+                    results[number] = told.value
+            answers = {**dict.fromkeys(waiting), **joining.answers(choose(waiting))}
+    return [results[number] for number in range(len(works))]
 
 
 def _up_to_a_call(
-    number: int, run: Generator[Any, Any, Tensor], answer: Tensor | None
-) -> Generator[tuple[int, SamplerStep], None, _Question | Tensor]:
-    """Lets a picture go on with ``answer``, running its errands, until it calls a network or has its latents."""
+    number: int, run: Generator[Any, Any, Result], answer: Tensor | None
+) -> Generator[tuple[int, Any], None, Question | _Result[Result]]:
+    """Lets a work go on with ``answer``, running its errands, until it calls a network or has its result."""
     told: Any = answer
     while True:
         try:
             told = run.send(told)
         except StopIteration as finished:
-            latents: Tensor = finished.value
-            return latents
+            return _Result(finished.value)
         match told:
-            case _Question():
+            case Question():
                 return told
-            case SamplerStep():
+            case partial():
+                told = told()
+            case _:
                 yield number, told
                 told = None
-            case _:
-                told = told()
 
 
-def _furthest_behind(waiting: Mapping[int, _Question]) -> dict[int, _Question]:
-    """The calls of the pictures that the others wait for: one may need more calls for a step, and would fall behind."""
+@dataclass(frozen=True)
+class _Result(Generic[Result]):
+    """What a work has come to."""
+
+    value: Result
+
+
+def furthest_behind(waiting: Mapping[int, Question]) -> Mapping[int, Question]:
+    """The calls of those that the others wait for: one may need more calls for a step, and would fall behind."""
     progress = min((question.call.progress for question in waiting.values()), default=0.0)
     return {number: question for number, question in waiting.items() if question.call.progress == progress}
+
+
+def fitting_the_first(waiting: Mapping[int, Question]) -> Mapping[int, Question]:
+    """The calls that can be made as one with that of the first, so that it takes no longer than alone.
+
+    Whoever fits nobody gains nothing by company: it waits until those before it have ended.
+    """
+    first = min(waiting, default=None)
+    if first is None:
+        return {}
+    kind = waiting[first].kind
+    return furthest_behind({number: question for number, question in waiting.items() if question.kind == kind})
 
 
 # --- on a picture's own strand ------------------------------------------------------------------------------------
@@ -116,22 +150,32 @@ def _elsewhere(called: Called, suspend: Suspend) -> Called:
     """The same, called by the one who drives."""
     refiner, control, translate = called.refiner, called.control, called.translate
     return Called(
-        _AskingNetwork(called.base, suspend),
-        None if refiner is None else _AskingNetwork(refiner, suspend),
+        AskingNetwork(called.base, suspend),
+        None if refiner is None else AskingNetwork(refiner, suspend),
         None if control is None else _AskingControl(control, suspend),
         None if translate is None else lambda latents: suspend(partial(translate, latents)),
     )
 
 
 @dataclass(frozen=True)
-class _AskingNetwork(NetworkWrapper):
+class AskingNetwork(NetworkWrapper):
+    """A network that the one who drives calls. ``cancel`` is asked whenever a call of anybody is to be made.
+
+    Raises ``Interrupted``.
+    """
+
     suspend: Suspend
+    cancel: CancelToken = never
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, adm: Tensor | None, call: NetworkCall
     ) -> Tensor:
-        output: Tensor = self.suspend(_Question(self.network, latents, timesteps, context, adm, call))
-        return output
+        question = Question(self.network, latents, timesteps, context, adm, call)
+        answer: Tensor | None = None
+        while answer is None:
+            stop_if(self.cancel)
+            answer = self.suspend(question)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -158,7 +202,7 @@ class _AskingControl:
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
+class Question:
     """A call of a network that waits for its answer."""
 
     network: NoisePredictor
@@ -185,7 +229,7 @@ class _Joining:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], tuple[list[Tensor], Tensor]] = {}
 
-    def answers(self, questions: Mapping[int, _Question]) -> dict[int, Tensor]:
+    def answers(self, questions: Mapping[int, Question]) -> dict[int, Tensor]:
         """The answer to every question, by the same numbers; all are asked at one point of the run."""
         alike: dict[Hashable, list[int]] = {}
         for number, question in questions.items():
@@ -196,16 +240,16 @@ class _Joining:
             answers |= zip(numbers, self._answered(asked), strict=True)
         return answers
 
-    def _answered(self, asked: Sequence[_Question]) -> Sequence[Tensor]:
+    def _answered(self, asked: Sequence[Question]) -> Sequence[Tensor]:
         one = asked[0] if len(asked) == 1 else self._joined(asked)
         output = one.network(one.latents, one.timesteps, one.context, one.adm, one.call)
         return torch.split(output, [len(question.latents) for question in asked])
 
-    def _joined(self, asked: Sequence[_Question]) -> _Question:
+    def _joined(self, asked: Sequence[Question]) -> Question:
         first = asked[0]
         sides = tuple(side for question in asked for side in question.call.sides)
         residuals = [question.call.residuals for question in asked if question.call.residuals is not None]
-        return _Question(
+        return Question(
             first.network,
             torch.cat([question.latents for question in asked]),
             torch.cat([question.timesteps for question in asked]),

@@ -28,6 +28,8 @@ from fooocus_core.events import (
 )
 from fooocus_core.filter.content_filter import ContentFilter
 from fooocus_core.images.pixels import Picture
+from fooocus_core.model_files.catalogue import ModelFile
+from fooocus_core.model_files.supply import Supply
 from fooocus_core.models.loaded import ModelStore
 from fooocus_core.models.residence import RESIDENCES, Residence
 from fooocus_core.plan import Diffuse, Models, Output, Plan, Prompts
@@ -180,6 +182,7 @@ def test_plans_that_do_not_fit_are_run_one_after_the_other(engine: Engine, monke
             raise UnreadableModel("some.safetensors", "cut")
 
     monkeypatch.setattr(Engine, "_play", play)
+    place(engine, RESIDENCES["normal"])
     runs = [PlanRun(Plan((replace(STAGE, width_px=width),)), never) for width in (64, 72, 80)]
     begun = [Started(3), Progress(0.5, "halfway")]
     assert list(engine.run_together(runs)) == [
@@ -189,7 +192,8 @@ def test_plans_that_do_not_fit_are_run_one_after_the_other(engine: Engine, monke
     ]
 
 
-def test_no_plan_is_run_by_nobody(engine: Engine) -> None:
+def test_no_plans_tell_nothing(engine: Engine) -> None:
+    place(engine, RESIDENCES["normal"])
     assert list(engine.run_together([])) == []
 
 
@@ -218,6 +222,14 @@ def test_plans_that_do_not_fit_are_not_taken_together(engine: Engine) -> None:
     place(engine, RESIDENCES["normal"])
     assert engine.takes_together([Plan((STAGE,)), Plan((STAGE,))])
     assert not engine.takes_together([Plan((STAGE,)), Plan((replace(STAGE, width_px=72),))])
+
+
+def test_what_has_to_be_fetched_first_is_taken_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.pictures_at_once = 8
+    place(engine, RESIDENCES["normal"])
+    fetched = ModelFile("a.safetensors", "checkpoints", "https://files.example/a.safetensors")
+    monkeypatch.setattr(Supply, "named_by", lambda self, stage: [fetched] if stage.seed == 2 else [])
+    assert not engine.takes_together([Plan((STAGE,)), Plan((replace(STAGE, seed=2),))])
 
 
 def place(engine: Engine, residence: Residence) -> None:

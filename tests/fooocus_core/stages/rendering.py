@@ -21,7 +21,7 @@ from fooocus_core.models.residence import Residence
 from fooocus_core.plan import Diffuse, Guidance, Lora, Models, Output, Performance, Plan, Prompts, Sampling
 from fooocus_core.prompts.styles import StyleBook
 from fooocus_core.prompts.wildcards import Wildcards
-from fooocus_core.stages.diffuse import run_diffuse
+from fooocus_core.stages.diffuse import Manner, run_diffuse
 from fooocus_core.stages.start import PassedLatents
 
 TOGETHER_TOLERANCE = 1e-4
@@ -102,7 +102,7 @@ class Studio:
                 never,
                 pictures=engine.pictures,
                 latents=PassedLatents(None, kept.append),
-                at_once=at_once,
+                manner=Manner(at_once),
             )
         )
         return kept

@@ -133,13 +133,14 @@ def test_gradients_are_not_noted_down() -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("own", [1, 2])
 @in_time
-def test_it_calculates_alone_and_all_other_threads_as_before() -> None:
+def test_it_calculates_as_it_is_told_and_all_other_threads_as_before(own: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        run = strand(lambda suspend: suspend(torch.get_num_threads()))
-        assert next(run) == 1
+        run = strand(lambda suspend: suspend(torch.get_num_threads()), own)
+        assert next(run) == own
         seen: list[int] = []
         other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         other.start()
