@@ -14,17 +14,8 @@ from itertools import chain, count, pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import (
-    conv2d,
-    gelu,
-    group_norm,
-    interpolate,
-    layer_norm,
-    linear,
-    scaled_dot_product_attention,
-    silu,
-)
+from torch import Tensor, group_norm, layer_norm, nn
+from torch.nn.functional import conv2d, gelu, interpolate, linear, scaled_dot_product_attention, silu
 
 from fooocus_core.models.compiled import Compiler, form_of_weights
 from fooocus_core.sampling.network import Attended, Join, KeysValues, NetworkCall, SeenPictures
