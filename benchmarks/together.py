@@ -1,4 +1,4 @@
-"""Pictures of one job painted one by one and together, in turn, in one process.
+"""Pictures of one job, and of several, painted one by one and together, in turn, in one process.
 
 ``python benchmarks/together.py [--checkpoint FILE] [--markdown docs/performance.md] [--json FILE]``. The engine without
 a server; ``docs/performance.md`` says what the figures hold.
@@ -7,16 +7,17 @@ a server; ``docs/performance.md`` says what the figures hold.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +34,31 @@ from fooocusapi.serve import let_threads_rest  # noqa: E402
 
 if TYPE_CHECKING:
     from fooocus_core.engine import Engine
+    from fooocus_core.events import Event
 
 SCRIPT = "benchmarks/together.py"
 POCKET = POCKET_FOLDER / POCKET_NAME
 PACKAGES = ("torch", "diffusers")
 PICTURES: Final = 4
-WAYS: Final = (1, 2, 4)
-"""How many are painted at once."""
 SEED = 7
+
+
+class Way(NamedTuple):
+    """How ``PICTURES`` pictures are asked for and painted."""
+
+    at_once: int
+    """As ``--pictures-at-once``."""
+    jobs: int = 1
+    """In how many jobs, which all wait already."""
+
+    @property
+    def name(self) -> str:
+        if self.jobs > 1:
+            return f"{self.jobs} jobs, " + ("one by one" if self.at_once == 1 else "together")
+        return "one by one" if self.at_once == 1 else f"{self.at_once} at once"
+
+
+WAYS: Final = (Way(1), Way(2), Way(4), Way(1, jobs=4), Way(4, jobs=4))
 
 Pixels = Sequence[NDArray[np.uint8]]
 
@@ -60,7 +78,7 @@ class Case:
 class Figures:
     """One way's figures, of all pictures together. Seconds are medians."""
 
-    at_once: int
+    way: Way
     wall_s: float
     processor_s: float
     """What all threads of the process took."""
@@ -72,7 +90,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Run:
-    """One job."""
+    """All pictures, once."""
 
     wall_s: float
     processor_s: float
@@ -83,11 +101,9 @@ def measure(case: Case) -> list[Figures]:
     """All ways in turn, after one run that does not count."""
     with tempfile.TemporaryDirectory() as folder:
         engine = engine_of(case, Path(folder))
-        painted(engine, case, PICTURES)
-        rounds = [[painted(engine, case, at_once) for at_once in WAYS] for _ in range(case.runs)]
-    return [
-        figures(at_once, way, rounds[0][0].pixels) for at_once, way in zip(WAYS, zip(*rounds, strict=True), strict=True)
-    ]
+        painted(engine, case, Way(PICTURES))
+        rounds = [[painted(engine, case, way) for way in WAYS] for _ in range(case.runs)]
+    return [figures(way, runs, rounds[0][0].pixels) for way, runs in zip(WAYS, zip(*rounds, strict=True), strict=True)]
 
 
 def engine_of(case: Case, root: Path) -> Engine:
@@ -105,39 +121,56 @@ def engine_of(case: Case, root: Path) -> Engine:
     return Engine(models, StyleBook([]), Wildcards([]))
 
 
-def painted(engine: Engine, case: Case, at_once: int) -> Run:
-    """One job. Raises ``SystemExit`` where it does not come to its end."""
-    from fooocus_core.events import Finished, ImageFinished, never
+def painted(engine: Engine, case: Case, way: Way) -> Run:
+    """All pictures, as the server's worker has them painted. Raises ``SystemExit`` where it gets none."""
+    from fooocus_core.events import Failed, PlanRun, never
 
-    engine.pictures_at_once = at_once
+    engine.pictures_at_once = way.at_once
+    plans = plans_of(case, way)
+    groups = [plans] if engine.takes_together(plans) else [[plan] for plan in plans]
     started_s, processor_s = time.perf_counter(), time.process_time()
-    events = list(engine.run(plan_of(case), never))
+    told = [list(engine.run_together([PlanRun(plan, never) for plan in group])) for group in groups]
     run_s, used_s = time.perf_counter() - started_s, time.process_time() - processor_s
-    if events[-1] != Finished():
-        raise SystemExit(f"the engine made no pictures: {events[-1]}")
-    return Run(run_s, used_s, [event.pixels for event in events if isinstance(event, ImageFinished)])
+    for _, event in itertools.chain(*told):
+        if isinstance(event, Failed):
+            raise SystemExit(f"the engine made no pictures: {event.reason}")
+    return Run(run_s, used_s, [pixels for events in told for pixels in in_order(events)])
 
 
-def plan_of(case: Case) -> Plan:
+def in_order(events: Iterable[tuple[int, Event]]) -> list[NDArray[np.uint8]]:
+    """The pictures of several plans: each plan's behind those of the plans before it."""
+    from fooocus_core.events import ImageFinished
+
+    finished = [(number, event) for number, event in events if isinstance(event, ImageFinished)]
+    return [event.pixels for _, event in sorted(finished, key=lambda one: (one[0], one[1].index))]
+
+
+def plans_of(case: Case, way: Way) -> list[Plan]:
+    """The same pictures whichever way: each has the seed that it has in a job of all."""
+    images = PICTURES // way.jobs
+    return [plan_of(case, SEED + job * images, images) for job in range(way.jobs)]
+
+
+def plan_of(case: Case, seed: int, images: int) -> Plan:
     """The pictures with the server's own sampler, guidance, sharpness and previews."""
     stage = Diffuse(
         Models(case.checkpoint.name),
         Prompts("a red apple"),
         case.size.width_px,
         case.size.height_px,
-        seed=SEED,
-        image_number=PICTURES,
+        seed=seed,
+        image_number=images,
         guidance=Guidance(),
         sampling=Sampling("dpmpp_2m_sde_gpu", "karras", case.steps),
     )
     return Plan((stage,), Output(preview=True))
 
 
-def figures(at_once: int, runs: Sequence[Run], alone: Pixels) -> Figures:
+def figures(way: Way, runs: Sequence[Run], alone: Pixels) -> Figures:
     """Of all runs of one way; ``alone``: the same pictures painted one by one."""
     deviations = [np.abs(one.astype(int) - other) for run in runs for one, other in zip(run.pixels, alone, strict=True)]
     return Figures(
-        at_once,
+        way,
         statistics.median(run.wall_s for run in runs),
         statistics.median(run.processor_s for run in runs),
         max(int(deviation.max()) for deviation in deviations),
@@ -149,19 +182,19 @@ def conditions(case: Case) -> str:
     """What the figures were taken with, in a line."""
     return (
         f"{case.checkpoint.name}, {PICTURES} pictures of {spelt(case.size)}, {case.steps} steps of dpmpp_2m_sde_gpu, "
-        f"medians of {case.runs} jobs each way; {machine()}, device {case.device}; {versions(PACKAGES)}"
+        f"medians of {case.runs} runs each way; {machine()}, device {case.device}; {versions(PACKAGES)}"
     )
 
 
 def as_markdown(case: Case, measured: Sequence[Figures]) -> str:
     """The table of the documentation."""
     rows = {
-        f"{PICTURES} pictures, s": [shown(way.wall_s) for way in measured],
-        "processor time, s": [shown(way.processor_s) for way in measured],
-        "largest deviation, of 255": [str(way.largest_deviation) for way in measured],
-        "values that deviate, %": [shown(100 * way.deviating_share) for way in measured],
+        f"{PICTURES} pictures, s": [shown(one.wall_s) for one in measured],
+        "processor time, s": [shown(one.processor_s) for one in measured],
+        "largest deviation, of 255": [str(one.largest_deviation) for one in measured],
+        "values that deviate, %": [shown(100 * one.deviating_share) for one in measured],
     }
-    names = ["one by one" if way.at_once == 1 else f"{way.at_once} at once" for way in measured]
+    names = [one.way.name for one in measured]
     head = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     return "\n".join(
         [f"{conditions(case)}:", "", *head, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())]
@@ -174,7 +207,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=POCKET, metavar="FILE")
     parser.add_argument("--size", type=parse_size, default=Size(96, 96), metavar="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--runs", type=int, default=5, help="jobs of each kind that count")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each kind that count")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
@@ -187,7 +220,7 @@ def main() -> None:
     if given.markdown:
         write_figures(given.markdown, table, SCRIPT)
     if given.json:
-        ways = [asdict(way) for way in measured]
+        ways = [asdict(one) for one in measured]
         given.json.write_text(json.dumps({"conditions": conditions(case), "ways": ways}, indent=2), encoding="utf-8")
 
 

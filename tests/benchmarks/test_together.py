@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.report import with_figures
-from benchmarks.together import POCKET, ROOT, SCRIPT, WAYS, Case, Figures, Run, as_markdown, figures, measure
+from benchmarks.together import POCKET, ROOT, SCRIPT, WAYS, Case, Figures, Run, Way, as_markdown, figures, measure
 from fooocus_core.presets.sizes import Size
 
 CASE = Case(POCKET, Size(96, 96), steps=1, runs=1, device="cpu")
@@ -13,7 +13,7 @@ CASE = Case(POCKET, Size(96, 96), steps=1, runs=1, device="cpu")
 
 def test_every_way_is_measured_and_paints_the_same() -> None:
     ways = measure(CASE)
-    assert tuple(way.at_once for way in ways) == WAYS
+    assert tuple(figure.way for figure in ways) == WAYS
     assert all(way.wall_s > 0 and way.processor_s > 0 for way in ways)
     assert (ways[0].largest_deviation, ways[0].deviating_share) == (0, 0)
     assert all(way.largest_deviation <= 1 for way in ways)
@@ -24,13 +24,13 @@ def test_deviations_are_from_the_same_picture_painted_alone() -> None:
     other = [picture.copy() for picture in alone]
     other[1][0, 0, 0] = 252
     runs = [Run(wall_s, 2 * wall_s, other) for wall_s in (1.0, 9.0, 2.0)]
-    assert figures(2, runs, alone) == Figures(2, 2.0, 4.0, largest_deviation=3, deviating_share=1 / 24)
+    assert figures(Way(2), runs, alone) == Figures(Way(2), 2.0, 4.0, largest_deviation=3, deviating_share=1 / 24)
 
 
 def test_each_way_has_its_column() -> None:
-    table = as_markdown(CASE, [Figures(1, 8.0, 16.0, 0, 0.0), Figures(4, 5.0, 10.0, 1, 0.0012)])
+    table = as_markdown(CASE, [Figures(Way(1), 8.0, 16.0, 0, 0.0), Figures(Way(4, jobs=4), 5.0, 10.0, 1, 0.0012)])
     assert table.splitlines()[2:] == [
-        "| | one by one | 4 at once |",
+        "| | one by one | 4 jobs, together |",
         "|---|---:|---:|",
         "| 4 pictures, s | 8 | 5 |",
         "| processor time, s | 16 | 10 |",
