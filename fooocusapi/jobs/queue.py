@@ -132,7 +132,7 @@ class Assignment:
 
 
 Fits = Callable[[Sequence[Job]], bool]
-"""Whether a worker takes these jobs together. Asked while the queue is held: answered at once, from memory."""
+"""Whether a worker takes these jobs together."""
 
 
 def one_by_one(jobs: Sequence[Job]) -> bool:
@@ -413,10 +413,10 @@ class JobQueue:
             self._state.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return ()
-            taken = [self._unfinished[self._waiting.popleft()]]
-            while self._waiting and fits([*taken, self._unfinished[self._waiting[0]]]):
-                taken.append(self._unfinished[self._waiting.popleft()])
-            return tuple(self._assigned(job) for job in taken)
+            taken = [self._assigned(self._unfinished[self._waiting.popleft()])]
+        while (following := self._first_waiting()) and fits([*(one.job for one in taken), following]):
+            taken += self._taken_if_first(following)
+        return taken
 
     def apply(self, job_id: str, event: JobEvent) -> Job:
         """Advance an unfinished job that the caller has taken; tell everybody who follows it.
@@ -510,6 +510,17 @@ class JobQueue:
             return False
         self._waiting.remove(job_id)
         return True
+
+    def _first_waiting(self) -> Job | None:
+        with self._state:
+            return self._unfinished[self._waiting[0]] if self._waiting and not self._closed else None
+
+    def _taken_if_first(self, job: Job) -> list[Assignment]:
+        """Nothing where somebody has withdrawn the job in the meantime."""
+        with self._state:
+            if not self._waiting or self._waiting[0] != job.id:
+                return []
+            return [self._assigned(self._unfinished[self._waiting.popleft()])]
 
     def _assigned(self, job: Job) -> Assignment:
         running = self._running[job.id] = _Running()

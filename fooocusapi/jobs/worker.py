@@ -44,7 +44,7 @@ class Engine(Protocol):
     """What the worker asks of ``fooocus_core.engine.Engine``."""
 
     def takes_together(self, plans: Sequence[Plan]) -> bool:
-        """Whether these plans may be run together; answered at once."""
+        """Whether these plans may be run together."""
 
     def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
         """The events of one plan, or of several that may be run together, each with its plan's number from 0."""

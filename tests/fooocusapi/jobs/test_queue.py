@@ -255,6 +255,17 @@ def test_no_job_overtakes_one_that_does_not_fit(jobs: JobQueue) -> None:
     assert [[one.job.id for one in jobs.take(fits)] for _ in range(3)] == [[first.id], [unfit.id], [third.id]]
 
 
+def test_one_that_is_withdrawn_while_it_is_judged_is_not_taken(jobs: JobQueue) -> None:
+    first, withdrawn, third = (submit(jobs) for _ in range(3))
+
+    def fits(some: Sequence[Job]) -> bool:
+        if some[-1].id == withdrawn.id:
+            assert jobs.cancel(withdrawn.id)
+        return True
+
+    assert [assignment.job.id for assignment in jobs.take(fits)] == [first.id, third.id]
+
+
 def test_running_jobs_are_told_apart(jobs: JobQueue) -> None:
     for _ in range(3):
         submit(jobs)
@@ -332,7 +343,7 @@ def test_a_closed_queue_takes_and_gives_nothing(jobs: JobQueue, journal: SqlJour
     jobs.close()
     with pytest.raises(QueueClosed):
         submit(jobs)
-    assert jobs.take() == ()
+    assert not jobs.take()
     assert len(journal.unfinished()) == 1
 
 
