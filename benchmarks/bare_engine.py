@@ -18,10 +18,10 @@ from fooocus_core.events import Finished, ImageFinished, never
 from fooocus_core.plan import Plan
 from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import choose_default_preset
+from fooocusapi.engine_maker import make_core_engine
 from fooocusapi.images.outputs import OutputStore
 from fooocusapi.jobs.job import Job
 from fooocusapi.jobs.worker import Engine
-from fooocusapi.runtime import make_core_engine
 from fooocusapi.serve import let_threads_rest
 from fooocusapi.settings import load_settings
 from fooocusapi.shelves import library_of

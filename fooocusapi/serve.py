@@ -20,7 +20,8 @@ from fooocusapi.patience import PatientProtocol, allow_many_connections
 from fooocusapi.settings import LogLevel, Settings
 
 if TYPE_CHECKING:
-    from fooocusapi.runtime import EngineMaker, Runtime
+    from fooocusapi.engine_maker import EngineMaker
+    from fooocusapi.runtime import Runtime
     from fooocusapi.services import Services
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from fooocus_core.plan import Plan
 from fooocus_core.presets.config_file import read_config
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import GenerationRequest
-from fooocusapi import runtime as runtime_module
-from fooocusapi.runtime import Runtime, make_core_engine
+from fooocusapi import engine_maker
+from fooocusapi.engine_maker import make_core_engine
+from fooocusapi.runtime import Runtime
 from fooocusapi.settings import Settings
 from tests.fooocus_core.models.tiny import write_checkpoint
 from tests.fooocusapi.fakes import ScriptedEngine
@@ -34,7 +35,7 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture
 def settings(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(runtime_module, "_load_ahead", lambda *_: None)
+    monkeypatch.setattr(engine_maker, "_load_ahead", lambda *_: None)
     config = tmp_path / "config.txt"
     config.write_text(json.dumps({"checkpoint_downloads": {NAME: server.url}}), encoding="utf-8")
     return Settings(

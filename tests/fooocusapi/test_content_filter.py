@@ -14,7 +14,8 @@ from fooocus_core.library import Library
 from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import GenerationRequest
 from fooocusapi.app import create_app
-from fooocusapi.runtime import Runtime, make_core_engine
+from fooocusapi.engine_maker import make_core_engine
+from fooocusapi.runtime import Runtime
 from fooocusapi.settings import Settings
 from tests.fooocus_core.filter.files import ALWAYS, NEVER, write_checker
 from tests.fooocusapi.fakes import ScriptedEngine

@@ -10,21 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fooocus_core.engine import Engine as CoreEngine
 from fooocus_core.errors import InvalidRequest, UnreadableModel
 from fooocus_core.events import Event, Finished, Progress
-from fooocus_core.library import Library
 from fooocus_core.masks.options import MaskOptions
 from fooocus_core.plan import PNG_LEVEL, Plan
-from fooocus_core.presets.config_file import read_config
-from fooocus_core.presets.preset import load_preset
 from fooocus_core.request import AskedStart, GenerationRequest
 from fooocusapi import runtime as runtime_module
-from fooocusapi.images.outputs import OutputStore
-from fooocusapi.jobs.job import Job, JobState
-from fooocusapi.runtime import Runtime, composers, load_wildcards, make_core_engine
-from fooocusapi.settings import Settings, TaskWebhook, load_settings
-from tests.fooocus_core.prompts.expansion_folder import write_expansion_folder
+from fooocusapi.jobs.job import JobState
+from fooocusapi.runtime import Runtime
+from fooocusapi.settings import Settings, load_settings
 from tests.fooocusapi.fakes import HandEngine, ScriptedEngine
 from tests.fooocusapi.served import wait_until
 
@@ -54,20 +48,6 @@ def test_the_user_s_styles_are_listed(settings: Settings, runtime: Runtime) -> N
     names = runtime.open().style_names
     assert names[:4] == ("Fooocus V2", "Random Style", "My Own", "Fooocus Enhance")
     assert len(names) == 280
-
-
-def test_word_lists_of_the_user_then_of_the_configured_folder_then_the_bundled_ones(
-    settings: Settings, tmp_path: Path
-) -> None:
-    for folder, names in (("words", ["color"]), ("theirs", ["color", "hat"])):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / f"{name}.txt").write_text(folder, encoding="utf-8")
-    settings.config_path.write_text(json.dumps({"path_wildcards": str(tmp_path / "theirs")}), encoding="utf-8")
-    wildcards = load_wildcards(settings, read_config(settings.config_path))
-    assert wildcards.lines("color") == ["words"]
-    assert wildcards.lines("hat") == ["theirs"]
-    assert "cat" in wildcards.lines("animal")
 
 
 def test_a_broken_style_file_is_named_and_the_others_count(
@@ -171,37 +151,6 @@ def test_a_named_outputs_folder_stands_above_config_txt(settings: Settings, tmp_
     assert not (tmp_path / "theirs").exists()
 
 
-@pytest.mark.parametrize("is_configured", [False, True])
-def test_the_prompt_expansion_is_found(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_configured: bool
-) -> None:
-    monkeypatch.setattr(runtime_module, "_load_ahead", lambda *_: None)
-    usual = settings.models_root / "prompt_expansion" / "fooocus_expansion"
-    folder = write_expansion_folder(tmp_path / "theirs" if is_configured else usual)
-    values = {"path_fooocus_expansion": str(folder)} if is_configured else {}
-    settings.config_path.write_text(json.dumps(values), encoding="utf-8")
-    engine = make_core_engine(
-        settings.model_copy(update={"device": "cpu"}),
-        Library.below(settings.models_root),
-        load_preset("pocket"),
-        read_config(settings.config_path),
-    )
-    assert isinstance(engine, CoreEngine)
-    assert engine.expansion is not None
-    assert (engine.expansion("a ban", 1) or "").startswith("a ban,")
-
-
-@pytest.mark.parametrize("at_once", [1, 4])
-def test_how_many_pictures_are_painted_together_is_a_setting(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(runtime_module, "_load_ahead", lambda *_: None)
-    asked = settings.model_copy(update={"device": "cpu", "pictures_at_once": at_once})
-    engine = make_core_engine(asked, Library.below(settings.models_root), load_preset("pocket"))
-    assert isinstance(engine, CoreEngine)
-    assert engine.pictures_at_once == at_once
-
-
 @pytest.mark.parametrize(("level", "mark"), [(1, 0x01), (PNG_LEVEL, 0x9C)])
 def test_how_hard_pngs_are_packed_is_a_setting(settings: Settings, level: int, mark: int) -> None:
     runtime = Runtime(settings.model_copy(update={"png_level": level}), lambda *_: ScriptedEngine())
@@ -299,38 +248,3 @@ def test_a_picture_that_was_sent_is_there_after_a_restart_and_gone_after_its_job
 
 def test_no_grace_unless_it_is_asked_for() -> None:
     assert load_settings({}).shutdown_grace_s == 0
-
-
-@pytest.mark.parametrize(
-    ("asked", "default", "told"),
-    [
-        ("http://own/hook", "http://all/hook", "http://own/hook"),
-        (None, "http://all/hook", "http://all/hook"),
-        (None, "", None),
-    ],
-)
-def test_whose_address_is_told_of_an_ended_job(
-    tmp_path: Path, asked: str | None, default: str, told: str | None
-) -> None:
-    compose = composers(OutputStore(tmp_path, "http://me"), Settings(webhook_url=default))["classic"]
-    job = Job("some-id", "classic", "Text to Image", None, {"webhook_url": asked}, state=JobState.FAILED)
-    delivery = compose(job)
-    assert (delivery and delivery.url) == told
-    if delivery is not None:
-        assert delivery.body == {"job_id": "some-id", "job_result": []}
-
-
-@pytest.mark.parametrize("form", ["string", "object"])
-def test_a_task_is_told_as_its_record(tmp_path: Path, form: TaskWebhook) -> None:
-    settings = Settings(webhook_url="http://all/hook", task_webhook=form)
-    compose = composers(OutputStore(tmp_path, "http://me"), settings)["unified"]
-    context = {"webhook_url": "http://own/hook", "params": {"image_seed": 2**63 - 1}}
-    job = Job("00000000-0000-4000-8000-000000000001", "unified", "", None, context, JobState.SUCCEEDED, number=4)
-    delivery = compose(job)
-    assert delivery is not None
-    assert delivery.url == "http://own/hook"
-    record = json.loads(delivery.body) if isinstance(delivery.body, str) else delivery.body
-    assert isinstance(delivery.body, str) is (form == "string")
-    assert (record["id"], record["task_id"]) == (4, "00000000000040008000000000000001")
-    assert (record["task_status"], record["webhook_url"]) == ("finished", "http://own/hook")
-    assert record["req_params"] == {"image_seed": 2**63 - 1}

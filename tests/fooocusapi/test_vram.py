@@ -15,8 +15,9 @@ from fooocus_core.models.residence import RESIDENCES
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.presets.preset import load_preset
 from fooocusapi.app import create_app
+from fooocusapi.engine_maker import make_core_engine
 from fooocusapi.flags import read_flags
-from fooocusapi.runtime import Runtime, make_core_engine
+from fooocusapi.runtime import Runtime
 from fooocusapi.settings import Settings, load_settings
 from tests.fooocusapi.served import TEXT_TO_IMAGE, pixels_of, wait_until
 

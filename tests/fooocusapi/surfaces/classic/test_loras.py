@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME, Library
 from fooocus_core.presets.preset import load_preset
 from fooocusapi.app import create_app
-from fooocusapi.runtime import Runtime, make_core_engine
+from fooocusapi.engine_maker import make_core_engine
+from fooocusapi.runtime import Runtime
 from fooocusapi.settings import Settings
 from tests.fooocus_core.adapters.lora_files import foreign_tensors, lora_tensors, write_lora
 from tests.fooocusapi.served import TEXT_TO_IMAGE, finished, pixels_of, wait_until
