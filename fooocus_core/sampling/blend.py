@@ -30,12 +30,15 @@ class InpaintTask:
 
 
 class BlendedDenoiser:
-    """A denoiser that repaints inside ``mask`` only. ``latent`` is in the network's space; ``seed`` is the run's."""
+    """A denoiser that repaints inside ``mask`` only. ``latent`` is in the network's space; ``seed`` is the run's.
 
-    def __init__(self, denoiser: Denoiser, mask: Tensor, latent: Tensor, seed: int, device: torch.device) -> None:
+    Both are float32 and where ``denoiser`` works.
+    """
+
+    def __init__(self, denoiser: Denoiser, mask: Tensor, latent: Tensor, seed: int) -> None:
         self._denoiser = denoiser
-        self._mask = mask.float().to(device)
-        self._latent = latent.float().to(device)
+        self._mask = mask
+        self._latent = latent
         self._generator = torch.Generator().manual_seed((seed + 1) % BLEND_SEEDS)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from fooocus_core.sampling.guidance import GuidanceSettings, guided_residual
 from fooocus_core.sampling.network import Control, NetworkCall, NoisePredictor
 from fooocus_core.sampling.prediction import Prediction
 from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
+from fooocus_core.sampling.transfer import sent
 
 __all__ = ["GuidanceSettings", "GuidedDenoiser", "NoisePredictor", "progress_of"]
 
@@ -64,14 +65,14 @@ class GuidedDenoiser:
 
     @property
     def noise_estimate(self) -> Tensor:
-        """The unit noise the latest call found, ``[1, 4, h, w]`` on the CPU (the ``vae`` swap of section 8 reads it).
+        """The unit noise the latest call found, ``[1, 4, h, w]`` (the ``vae`` swap of section 8 reads it).
 
         Raises ``RuntimeError`` before the first call.
         """
         if self._latest is None:
             raise RuntimeError("no noise is estimated before the first call")
         residual, sigma = self._latest
-        return residual.cpu() / sigma
+        return residual / sigma
 
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -137,8 +138,8 @@ def _batch(texts: dict[PromptSide, Conditioning], tokens: int | None, network: N
     vectors = [side.adm for side in texts.values() if side.adm is not None]
     return _Batch(
         tuple(texts),
-        torch.cat(contexts).to(network.device, network.dtype),
-        torch.cat(vectors).to(network.device, network.dtype) if vectors else None,
+        sent(torch.cat(contexts).to(network.dtype), network.device),
+        sent(torch.cat(vectors).to(network.dtype), network.device) if vectors else None,
     )
 
 

@@ -33,6 +33,7 @@ from fooocus_core.sampling.schedules import brownian_range, effective_sigmas, ra
 from fooocus_core.sampling.shortcuts import NO_SHORTCUTS, Shortcuts
 from fooocus_core.sampling.start import start_latents
 from fooocus_core.sampling.swap import Swap, SwapPlan, resolve_swap
+from fooocus_core.sampling.transfer import sent
 
 CPU: Final = torch.device("cpu")
 SEED_COUNT: Final = 2**64
@@ -154,8 +155,8 @@ def _unchanged(latents: Tensor) -> Tensor:
 class _Run:
     """One sampler run: ``model`` walks ``sigmas``; in step ``switch`` (of this run) ``successor`` takes over.
 
-    ``noise`` is what the run starts with, ``latent`` un-scaled. ``seed`` seeds its inpaint blending, and
-    ``inpaint_latent`` is what that keeps.
+    ``noise`` is what the run starts with, ``latent`` un-scaled, on whichever devices. ``seed`` seeds its inpaint
+    blending, and ``inpaint_latent`` is what that keeps.
     """
 
     model: PromptedNetwork
@@ -227,7 +228,7 @@ class _Picture:
                 _Run(
                     second,
                     sigmas,
-                    torch.zeros_like(latent, device="cpu"),
+                    torch.zeros_like(latent),
                     latent,
                     self._settings.seed,
                     first_index=switch,
@@ -265,6 +266,7 @@ class _Picture:
     def _centred(self, noise: Tensor) -> Tensor:
         """New noise whose mean over the channels is that of the noise the first run found, cell by cell."""
         found = noise if self._asked_last is None else self._asked_last.noise_estimate
+        noise = sent(noise, found.device)
         return noise + found.mean(1, keepdim=True) - noise.mean(1, keepdim=True)
 
     def _first_run(self, model: PromptedNetwork, sigmas: Tensor) -> _Run:
@@ -276,13 +278,13 @@ class _Picture:
         """One run; returns un-scaled latents. A list without steps leaves the latents as they are."""
         if len(run.sigmas) < 2:
             return run.latent.float()
-        reading = self._reading(run.model)
-        scaled = reading.latent_format.process_in(run.latent.float().cpu())
-        x = start_latents(run.noise, scaled, run.sigmas[0].item(), reading.levels.sigma_max)
+        reading, device = self._reading(run.model), run.model.network.device
+        scaled = reading.latent_format.process_in(sent(run.latent.float(), device))
+        x = start_latents(sent(run.noise, device), scaled, run.sigmas[0].item(), reading.levels.sigma_max)
         denoiser = _Successive(self._denoiser(run.model))
         asked = self._blended(denoiser, run, reading.latent_format)
         context = SamplerContext(self._source, self._brownian, reading.levels)
-        steps = sampler_by_name(self._settings.sampler)(asked, x.to(run.model.network.device), run.sigmas, context)
+        steps = sampler_by_name(self._settings.sampler)(asked, x, run.sigmas, context)
         while True:
             try:
                 step = next(steps)
@@ -308,8 +310,9 @@ class _Picture:
     def _blended(self, denoiser: Denoiser, run: _Run, latent_format: LatentFormat) -> Denoiser:
         if self._inpaint is None or run.inpaint_latent is None or self._settings.sampler in UNBLENDED_SAMPLERS:
             return denoiser
-        kept = latent_format.process_in(run.inpaint_latent.float().cpu())
-        return BlendedDenoiser(denoiser, self._inpaint.mask, kept, run.seed, run.model.network.device)
+        device = run.model.network.device
+        kept = latent_format.process_in(sent(run.inpaint_latent.float(), device))
+        return BlendedDenoiser(denoiser, sent(self._inpaint.mask.float(), device), kept, run.seed)
 
     def _inpaint_latent(self) -> Tensor | None:
         return None if self._inpaint is None else self._inpaint.latent
