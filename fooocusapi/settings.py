@@ -159,7 +159,10 @@ class Settings(BaseSettings):
     )
     black_out_nsfw: bool = Field(False, description="paint unsafe pictures black, whatever the request says")
     png_level: int = Field(
-        PNG_LEVEL, ge=0, le=9, description="how hard PNGs are packed: 0 quick and large, 9 slow and small"
+        PNG_LEVEL,
+        ge=0,
+        le=9,
+        description="how hard PNGs are packed: 0 not at all, 1 quick, 9 slow and a little smaller",
     )
     bare_base64: bool = Field(False, description="base64 results without data:image/...;base64, in front")
 

@@ -151,7 +151,7 @@ def test_a_named_outputs_folder_stands_above_config_txt(settings: Settings, tmp_
     assert not (tmp_path / "theirs").exists()
 
 
-@pytest.mark.parametrize(("level", "mark"), [(1, 0x01), (PNG_LEVEL, 0x9C)])
+@pytest.mark.parametrize(("level", "mark"), [(PNG_LEVEL, 0x01), (6, 0x9C)])
 def test_how_hard_pngs_are_packed_is_a_setting(settings: Settings, level: int, mark: int) -> None:
     runtime = Runtime(settings.model_copy(update={"png_level": level}), lambda *_: ScriptedEngine())
     services = runtime.open()

@@ -56,14 +56,23 @@ def test_png_keeps_every_pixel() -> None:
 
 def test_how_hard_a_png_is_packed_changes_nothing_that_it_shows() -> None:
     noise = np.random.default_rng(0).integers(0, 8, (64, 64, 3), np.uint8)
-    files = {level: encode_image(noise, "png", RECORD, png_level=level) for level in (1, PNG_LEVEL)}
-    assert len(files[1]) > len(files[PNG_LEVEL])
+    files = {level: encode_image(noise, "png", RECORD, png_level=level) for level in range(10)}
     assert encode_image(noise, "png", RECORD) == files[PNG_LEVEL]
-    assert read_metadata(files[1]) == read_metadata(files[PNG_LEVEL])
-    assert np.array_equal(np.asarray(Image.open(BytesIO(files[1]))), noise)
+    assert len(files[6]) < len(files[0])
+    for file in files.values():
+        assert read_metadata(file) == read_metadata(files[6])
+        assert np.array_equal(np.asarray(Image.open(BytesIO(file))), noise)
     default = BytesIO()
     Image.fromarray(noise).save(default, "PNG")
-    assert encode_image(noise, "png") == default.getvalue(), "the level is the format's own default"
+    assert encode_image(noise, "png", png_level=6) == default.getvalue(), "6 is the format's own default"
+
+
+def test_what_is_packed_by_default_has_runs_and_no_other_repetition_looked_for() -> None:
+    """A photograph has runs at most; what comes again at a distance is the part of higher levels."""
+    row = np.random.default_rng(0).integers(0, 256, (1, 32, 3), np.uint8)
+    again, plain = np.tile(row, (1, 64, 1)), np.full((8, 512, 3), 7, np.uint8)
+    assert len(encode_image(again, "png", png_level=6)) < len(encode_image(again, "png")) / 4
+    assert len(encode_image(plain, "png")) < plain.nbytes / 50
 
 
 @pytest.mark.parametrize(("image_format", "is_kept"), [("png", True), ("webp", True), ("jpeg", False)])
