@@ -524,10 +524,10 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> list[DiffusionNetwork]:
 def test_weights_are_merged_once_and_the_next_plans_touch_none(
     studio: Studio, single: Callable[[Plan], list[Event]], changes: list[DiffusionNetwork]
 ) -> None:
-    """The first to end leaves the others' weights alone: it has one picture, the second has two."""
+    """The first has ended before the second begins to paint, whose weights it leaves as they are."""
     write_lora(studio, "merged")
     tag = "<lora:merged:1.0>"
-    plans = [plan(studio, f"a red apple {tag}"), plan(studio, f"a pear {tag}", 8, image_number=2)]
+    plans = [plan(studio, f"a red apple {tag}"), plan(studio, f"{LONG} {tag}", 8)]
     events = told(studio, plans)
     assert len(changes) == 1
     again = told(studio, plans)

@@ -18,8 +18,8 @@ from torch import Tensor
 from fooocus_core.conditioning.adm import PromptSide
 from fooocus_core.conditioning.conditioning import Conditioning
 from fooocus_core.engine import TRYING_AGAIN
-from fooocus_core.errors import InvalidRequest
-from fooocus_core.events import Cancelled, Event, Failed, Finished, ImageFinished, Progress
+from fooocus_core.errors import Interrupted, InvalidRequest
+from fooocus_core.events import Cancelled, CancelToken, Event, Failed, Finished, ImageFinished, Progress, never
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.plan import FreeU, Guidance, Output, Plan, Prompts, Sampling, StartPicture
 from fooocus_core.sampling.guidance import GuidanceSettings
@@ -29,7 +29,16 @@ from fooocus_core.sampling.samplers.contract import SamplerStep, Steps
 from fooocus_core.sampling.samplers.registry import SAMPLERS
 from fooocus_core.sampling.swap import Swap
 from fooocus_core.stages.networks import Called
-from fooocus_core.stages.together import Begin, sample_together
+from fooocus_core.stages.strand import Suspend
+from fooocus_core.stages.together import (
+    AskingNetwork,
+    Begin,
+    Question,
+    drive,
+    fitting_the_first,
+    furthest_behind,
+    sample_together,
+)
 from tests.fooocus_core.stages.rendering import Studio, assert_alike_together
 from tests.fooocus_core.stages.watched import in_time, strands_alive
 
@@ -241,6 +250,59 @@ def test_closing_ends_all(events: int) -> None:
         assert isinstance(next(walk)[1], SamplerStep)
     walk.close()
     assert not strands_alive()
+
+
+def question(progress: float, tokens: int = 77) -> Question:
+    rows = torch.zeros(2, 4, 8, 8)
+    call = NetworkCall(("negative", "positive"), progress)
+    return Question(ANYBODY, rows, torch.zeros(2), torch.zeros(2, tokens, 3), None, call)
+
+
+ANYBODY = RowByRow()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "behind", "fitting"),
+    [
+        ({}, [], []),
+        ({1: question(0.5)}, [1], [1]),
+        ({0: question(0.5), 1: question(0.5), 2: question(0.7)}, [0, 1], [0, 1]),
+        ({0: question(0.5), 1: question(0.2)}, [1], [1]),
+        ({1: question(0.5), 2: question(0.2, 154), 3: question(0.5)}, [2], [1, 3]),
+        ({1: question(0.5, 154), 2: question(0.2), 3: question(0.4, 154)}, [2], [3]),
+    ],
+)
+def test_which_calls_are_made_next(waiting: dict[int, Question], behind: list[int], fitting: list[int]) -> None:
+    assert list(furthest_behind(waiting)) == behind
+    assert list(fitting_the_first(waiting)) == fitting
+
+
+@in_time
+def test_whoever_waits_is_asked_in_every_round_whether_it_still_wants_to() -> None:
+    """The second never fits the first, and gives up when the first has had three answers."""
+    network, rounds = RowByRow(), itertools.count()
+
+    def work(tokens: int, cancel: CancelToken, suspend: Suspend) -> int:
+        asking = AskingNetwork(network, suspend, cancel)
+        asked = question(0.0, tokens)
+        for answers in range(5):
+            try:
+                asking(asked.latents, asked.timesteps, asked.context, asked.adm, asked.call)
+            except Interrupted:
+                return answers
+            suspend("answered")
+        return 5
+
+    works = [partial(work, 77, never), partial(work, 154, lambda: next(rounds) == 3)]
+    answers: list[int] = []
+
+    def driven() -> Iterator[tuple[int, Any]]:
+        answers.extend((yield from drive(works, fitting_the_first)))
+
+    told = list(driven())
+    assert answers == [5, 0]
+    assert told == [(0, "answered")] * 5
+    assert next(rounds) == 4, "asked once before each of three calls of another, and then no more"
 
 
 # --- whole pictures -----------------------------------------------------------------------------------------------
