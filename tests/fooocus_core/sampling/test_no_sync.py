@@ -239,6 +239,16 @@ def test_what_is_put_on_a_network_never_waits(
         device.is_strict = True
 
 
+def test_weights_that_are_exchanged_on_the_device_are_not_waited_for(
+    device: FarDevice, far_network: DiffusionNetwork
+) -> None:
+    far = [part.to(FAR) for part in inputs(far_network.shape, size=SIZE)]
+    far_network(*far)
+    device.is_strict = True
+    far_network.weights_changed()
+    assert_far(far_network(*far))
+
+
 def test_a_control_network_never_waits(device: FarDevice) -> None:
     shape = SHAPES["sdxl"]
     control = _empty_network(DiffusionNetwork(network(shape), shape, {}, {}), "control").to_empty(device="cpu")
