@@ -9,6 +9,7 @@ and values of a text are made once for a run instead of once a step. Specificati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import chain, count, pairwise
 from typing import Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class ForwardPass:
         self._form = None if compiler is None else form_of_weights(unet)
         self._texts: _Latest[Known] = _Latest()
         self._sizes: _Latest[Tensor | None] = _Latest()
-        self._time_features = net.time_proj
+        self._frequencies = _frequencies(net.time_proj.num_channels, net.conv_in.weight.device)
         self._time = _Embedding(net.time_embedding)
         self._added = None if net.class_embedding is None else _Embedding(net.class_embedding)
         self._first = _Convolution(net.conv_in)
@@ -145,10 +146,14 @@ class ForwardPass:
         return (self._left(_up(last, deep, kept, iter(times[-len(last.residuals) :]), iter(last_known), join)),)
 
     def _times(self, timesteps: Tensor, added: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor]:
-        """What every residual block adds for the noise level, in the order in which a pass comes by."""
-        embedded = self._time(self._time_features(timesteps).to(dtype))
+        """What every residual block adds for the noise level, in the order in which a pass comes by.
+
+        Each ``[batch, channels, 1, 1]``.
+        """
+        angles = timesteps.float()[:, None] * self._frequencies
+        embedded = self._time(torch.cat([angles.cos(), angles.sin()], 1).to(dtype))
         projected = self._time_projection(silu(embedded if added is None else embedded + added))
-        return torch.split(projected, self._time_widths, 1)
+        return torch.split(projected[:, :, None, None], self._time_widths, 1)
 
     def _entered(self, latents: Tensor, feature: Tensor | None) -> Tensor:
         x = self._first(latents)
@@ -255,7 +260,7 @@ class _Residual:
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         hidden = self._convolution_1(silu(self._norm_1(x), inplace=True))
-        hidden.add_(time[:, :, None, None])
+        hidden.add_(time)
         hidden = self._convolution_2(silu(self._norm_2(hidden), inplace=True))
         return hidden.add_(x if self._shortcut is None else self._shortcut(x))
 
@@ -298,13 +303,13 @@ class _Block:
         return all_in_heads(seen, self._heads)
 
     def __call__(self, x: Tensor, known: Sequence[Attended]) -> Tensor:
-        queries, keys, values = self._queries_keys_values(self._norm_1(x)).chunk(3, -1)
-        itself = all_in_heads([Attended(1.0, KeysValues(keys, values))], self._heads)
-        x = self._out_1(attended(in_heads(queries, self._heads), itself)).add_(x)
+        projected = self._queries_keys_values(self._norm_1(x)).view(*x.shape[:2], 3, self._heads, -1)
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
+        x = self._out_1(attended(queries, [Attended(1.0, KeysValues(keys, values))])).add_(x)
         queries = in_heads(self._queries(self._norm_2(x)), self._heads)
         x = self._out_2(attended(queries, known)).add_(x)
         hidden, gate = self._gated(self._norm_3(x)).chunk(2, -1)
-        return self._narrowed(hidden * gelu(gate)).add_(x)
+        return self._narrowed(gelu(gate).mul_(hidden)).add_(x)
 
 
 def in_heads(x: Tensor, heads: int) -> Tensor:
@@ -326,6 +331,12 @@ def attended(queries: Tensor, known: Sequence[Attended]) -> Tensor:
     for one, more in zip(others, known[1:], strict=True):
         first = first + more.weight * one
     return first
+
+
+def _frequencies(width: int, device: torch.device) -> Tensor:
+    """Those at which a time is embedded, from 1 down to nearly 1/10000: ``[width / 2]`` float32."""
+    half = width // 2
+    return torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=device) / half)
 
 
 class _Embedding:
