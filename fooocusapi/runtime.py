@@ -109,7 +109,7 @@ class Runtime:
         # It looks into the queue for what it tells, and so is made after it.
         told[STAGED] = staged.callback
         worker = _worker(basis.settings, queue, stores, self._engine_of(basis, stores, staged))
-        caretaker = _caretaker(basis, queue, worker)
+        caretaker = _caretaker(basis, journal, queue, worker)
         self._parts = _Parts(journal, queue, worker, caretaker, webhooks)
         _start(self._parts, stores.kept)
         return _services(basis, stores, staged, self._parts, self.close)
@@ -244,12 +244,16 @@ def _worker(settings: Settings, queue: JobQueue, stores: PictureStores, make_eng
     )
 
 
-def _caretaker(basis: _Basis, queue: JobQueue, worker: Worker) -> Caretaker:
+def _caretaker(basis: _Basis, journal: SqlJournal, queue: JobQueue, worker: Worker) -> Caretaker:
+    def write_what_is_owed() -> None:
+        queue.write_what_is_owed()
+        journal.settle()
+
     return Caretaker(
         worker,
         unload_after_s=basis.settings.unload_after_s,
         unload_others=[basis.masks.unload, basis.describer.unload],
-        write_what_is_owed=queue.write_what_is_owed,
+        write_what_is_owed=write_what_is_owed,
     )
 
 

@@ -16,6 +16,7 @@ from fooocus_core.masks.options import MaskOptions
 from fooocus_core.plan import PNG_LEVEL, Plan
 from fooocus_core.request import AskedStart, GenerationRequest
 from fooocusapi import runtime as runtime_module
+from fooocusapi.jobs import caretaker
 from fooocusapi.jobs.job import JobState
 from fooocusapi.runtime import Runtime
 from fooocusapi.settings import Settings, load_settings
@@ -219,6 +220,17 @@ def endless(plan: Plan) -> Iterator[Event]:
     while True:
         time.sleep(0.002)
         yield Progress(0.0, "going on")
+
+
+def test_the_begin_of_a_job_is_soon_on_the_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has got out of the journal's log: a job that brings the machine down again and again is found out."""
+    monkeypatch.setattr(caretaker, "LOOKS_EVERY_S", 0.01)
+    runtime = Runtime(settings, lambda *_: ScriptedEngine(endless))
+    services = runtime.open()
+    services.jobs.submit(services.resolve(GenerationRequest()), "classic", "", {})
+    wait_until(services.jobs.is_running)
+    wait_until(lambda: b"running" in (settings.output_path / "journal.db").read_bytes())
+    runtime.close()
 
 
 def test_a_picture_that_was_sent_is_there_after_a_restart_and_gone_after_its_job(settings: Settings) -> None:

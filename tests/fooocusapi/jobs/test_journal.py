@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
+from fooocus_core.events import Cancelled, Failed, Finished
 from fooocus_core.plan import Diffuse, Lora, Models, Output, Plan, Prompts
-from fooocusapi.jobs.job import Job, JobState, ResultImage
+from fooocusapi.jobs.job import ImageSaved, Job, JobEvent, JobState, Requeued, ResultImage, Taken, advance
 from fooocusapi.jobs.journal import SqlJournal
 from fooocusapi.jobs.journal_base import JournalError, TimeRange
 from tests.fooocusapi.fakes import BIRTH_MS, a_plan
@@ -148,11 +153,90 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
         SqlJournal(f"sqlite:///{tmp_path / 'journal.db'}")
 
 
-def test_a_power_cut_is_survived(journal: SqlJournal) -> None:
-    """Write-ahead log and full synchronisation: the settings that the promise of ``submit`` rests on."""
-    with journal._reading() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+FULL = 2
+
+
+@pytest.fixture
+def flushes(journal: SqlJournal) -> list[bool]:
+    """For every transaction that has ended, whether its end waits for the disk."""
+    ended: list[bool] = []
+
+    def look(connection: Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        assert driver.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        ended.append(driver.execute("PRAGMA synchronous").fetchone() == (FULL,))
+
+    event.listen(journal.database, "commit", look)
+    return ended
+
+
+def test_what_is_told_is_flushed_to_the_disk_and_what_is_noted_of_a_running_job_is_not(
+    journal: SqlJournal, flushes: list[bool]
+) -> None:
+    """A power cut takes nothing that a client has heard of, and nobody waits for more than that."""
+    job = a_job()
+    journal.add(job)
+    assert flushes == [True]
+    for happened in (Taken(), ImageSaved(0, 7, "d/1-0.png"), ImageSaved(1, 8, "d/1-1.png"), Finished()):
+        job = advance(job, happened, BIRTH_MS)
+        journal.save(job)
+    assert flushes[1:] == [False, False, False, True]
+    journal.delete("1")
+    assert flushes[5:] == [True]
+
+
+@pytest.mark.parametrize("last", [Requeued(orderly=True), Requeued(orderly=False), Failed("no room"), Cancelled()])
+def test_every_other_end_of_a_run_is_flushed_as_well(journal: SqlJournal, flushes: list[bool], last: JobEvent) -> None:
+    journal.add(a_job())
+    running = advance(a_job(), Taken(), BIRTH_MS)
+    journal.save(running)
+    journal.save(advance(running, last, BIRTH_MS))
+    assert flushes == [True, False, True]
+
+
+def test_who_shares_the_database_is_flushed_after_what_was_not(journal: SqlJournal, flushes: list[bool]) -> None:
+    """Webhooks and numbers of jobs lie beside the journal, and their entries go over the same connections."""
+    journal.add(a_job())
+    journal.save(advance(a_job(), Taken(), BIRTH_MS))
+    with journal.database.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE others (number INTEGER)")
+    assert flushes == [True, False, True]
+
+
+def test_what_was_noted_is_flushed_when_the_journal_is_settled(journal: SqlJournal, tmp_path: Path) -> None:
+    """Flushing takes the log over into the database's own file, which is looked at without the log."""
+
+    def attempts() -> list[int]:
+        shutil.copy(tmp_path / "journal.db", tmp_path / "alone.db")
+        with closing(sqlite3.connect(tmp_path / "alone.db")) as alone:
+            return [number for (number,) in alone.execute("SELECT attempts FROM fooocusapi_job")]
+
+    journal.add(a_job())
+    journal.save(advance(a_job(), Taken(), BIRTH_MS))
+    journal.settle()
+    assert attempts() == [1]
+    journal.save(a_job(state=JobState.SUCCEEDED, attempts=2))
+    journal.settle()
+    assert attempts() == [1], "an end is on the disk already, in the log"
+
+
+def test_postgresql_is_told_by_the_transaction(journal: SqlJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own words, which hold until the transaction ends; here they are read by a database that has others."""
+    statements: list[str] = []
+
+    def replace(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> tuple[str, Any]:
+        statements.append(statement)
+        return statement.replace("SET LOCAL synchronous_commit = off", "SELECT 1"), parameters
+
+    event.listen(journal.database, "before_cursor_execute", replace, retval=True)
+    journal.add(a_job())
+    monkeypatch.setattr(journal.database.dialect, "name", "postgresql")
+    journal.save(advance(a_job(), Taken(), BIRTH_MS))
+    journal.settle()
+    assert [statement for statement in statements if statement.startswith(("SET", "PRAGMA"))] == [
+        "SET LOCAL synchronous_commit = off"
+    ]
 
 
 def test_what_dialects_have_noted_is_searched(journal: SqlJournal) -> None:
