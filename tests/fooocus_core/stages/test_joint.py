@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from threading import Thread
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from fooocus_core.events import (
     never,
 )
 from fooocus_core.models.autoencoder import Autoencoder
+from fooocus_core.models.sparing import RowByRow
 from fooocus_core.models.unet import DiffusionNetwork
 from fooocus_core.plan import (
     Detail,
@@ -48,6 +49,7 @@ from fooocus_core.plan import (
     Sampling,
     StartPicture,
 )
+from fooocus_core.sampling.network import NoisePredictor
 from fooocus_core.stages.joint import fit_together
 from tests.fooocus_core.stages.rendering import Studio
 from tests.fooocus_core.stages.watched import in_time, strands_alive
@@ -275,6 +277,24 @@ def test_whatever_is_said_of_the_network(
     assert len(calls.rows) == STEPS
     for own, asked in zip(events, plans, strict=True):
         assert_same(own, single(asked))
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m_sde_gpu", "heun"])
+@in_time
+def test_where_rows_are_calculated_one_by_one_pictures_are_the_same_to_the_last_bit(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    plain = DiffusionNetwork.__call__
+    monkeypatch.setattr(
+        DiffusionNetwork,
+        "__call__",
+        lambda self, *inputs: RowByRow(cast(NoisePredictor, partial(plain, self)))(*inputs),
+    )
+    sampling = Sampling(sampler, "karras", STEPS)
+    plans = [plan(studio, sampling=sampling), plan(studio, "a pear", 8, image_number=2, sampling=sampling)]
+    for own, asked in zip(told(studio, plans), plans, strict=True):
+        alone = pictures_of(list(studio.engine.run(asked, never)))
+        assert [picture.pixels.tobytes() for picture in pictures_of(own)] == [one.pixels.tobytes() for one in alone]
 
 
 @in_time
