@@ -656,10 +656,14 @@ def cost_figures(bench: Bench, *, sharpness: float = 0.0, each_step: OnStep | No
 
 def preview_figures(bench: Bench) -> Figures:
     """Previews by the linear map that serves where no preview network is on the disk."""
-    model = bench.model
+    return cost_figures(bench, each_step=previewing(bench.model))
+
+
+def previewing(model: RandomModel) -> OnStep:
+    """Previews of the steps of one run, as a job has them."""
     preview = LinearPreview(fitted_colours(model.autoencoder, LATENT_SCALE), device=model.placement.device)
     shown = RunPreviews()
-    return cost_figures(bench, each_step=lambda step: shown.next(preview, step.denoised))
+    return lambda step: shown.next(preview, step.denoised)
 
 
 def png_figures(bench: Bench) -> Figures:
@@ -676,7 +680,7 @@ def png_figures(bench: Bench) -> Figures:
 
 
 def waiting_figures(bench: Bench) -> Figures:
-    """How often, between the first step and the last, the host waits for the card; and where."""
+    """How often, between the first step and the last, the host waits for the card; and where. Previews are made."""
     if not bench.has_card:
         return {"measured": None}
     mode = replace(USUAL, steps=min(COUNTED_STEPS, bench.settings.mode(USUAL).steps))
@@ -686,17 +690,18 @@ def waiting_figures(bench: Bench) -> Figures:
         torch.ones(1, device=bench.placement.device).item()
     if not known:
         raise RuntimeError("torch says nothing of a call that waits")
-    places = waits_between_steps(painter.steps(mode, SEED, Called(painter.network)), mode.steps)
+    steps = painter.steps(mode, SEED, Called(painter.network))
+    places = waits_between_steps(steps, mode.steps, previewing(bench.model))
     found = ", ".join(f"{place} {times} x" for place, times in Counter(places).most_common())
     return {"measured": f"{len(places)} in {mode.steps} steps" + (f": {found}" if found else "")}
 
 
-def waits_between_steps(steps: Generator[SamplerStep, None, Tensor], count: int) -> list[str]:
+def waits_between_steps(steps: Generator[SamplerStep, None, Tensor], count: int, each_step: OnStep) -> list[str]:
     """Where the host waits from the first step's record to the last one's."""
-    next(steps)
+    each_step(next(steps))
     with waits_noted() as places:
         for _ in range(count - 1):
-            next(steps)
+            each_step(next(steps))
     steps.close()
     return places
 

@@ -179,7 +179,8 @@ def test_waits_are_told_by_their_place(bench: Bench, monkeypatch: pytest.MonkeyP
 
     waiting = Waiting(network.unet, network.shape, {}, {})
     mode = replace(USUAL, steps=3)
-    places = gpu.waits_between_steps(replace(bench.ours, network=waiting).steps(mode, 1, Called(waiting)), mode.steps)
+    steps = replace(bench.ours, network=waiting).steps(mode, 1, Called(waiting))
+    places = gpu.waits_between_steps(steps, mode.steps, gpu.previewing(bench.model))
     assert [place.split(":")[0] for place in places] == ["denoiser.py"] * 2
 
 

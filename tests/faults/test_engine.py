@@ -30,7 +30,7 @@ SECRET = "/home/somebody/models/some.safetensors"
 PLACES: list[tuple[Any, str, int]] = [
     (ModelStore, "checkpoint", 1),
     (diffuse, "prepare_stage", 1),
-    (diffuse, "load_networks", 1),
+    (ModelStore, "load", 1),
     (loaded, "read_lora", 1),
     (ClipTextEncoder, "encode", 1),
     (ClipTextEncoder, "encode", 4),
