@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fooocus_core.errors import OUT_OF_MEMORY, CoreError, OutOfMemory
 from fooocus_core.events import (
+    Cancelled,
     CancelToken,
     Ending,
     Event,
@@ -130,12 +131,11 @@ class Engine:
             yield number, Started(images=run.plan.images)
         told: list[Counter[int]] = [Counter() for _ in runs]
         ended = yield from self._in_company(runs, told)
-        if len(ended) < len(runs):
+        waiting = [number for number in range(len(runs)) if number not in ended]
+        if waiting:
             _free()
-        for number, run in enumerate(runs):
-            if number not in ended:
-                yield number, Progress(0.0, GOING_ON_ALONE)
-                yield from numbered(number, to_an_ending(untold(self._twice(run), told[number])))
+        while waiting:
+            yield from self._alone(waiting.pop(0), waiting, runs, told)
 
     def _in_company(
         self, runs: Sequence[PlanRun], told: Sequence[Counter[int]]
@@ -168,6 +168,18 @@ class Engine:
         """The stages' events in company. Raises what the stages raise, ``Apart`` where there is no room."""
         if not (yield from with_room(self._stages(run, access), told)):
             raise Apart
+
+    def _alone(
+        self, number: int, waiting: list[int], runs: Sequence[PlanRun], told: Sequence[Counter[int]]
+    ) -> Iterator[tuple[int, Event]]:
+        """Runs a plan anew; of those ``waiting`` behind it, which are stopped meanwhile are told so and left out."""
+        yield number, Progress(0.0, GOING_ON_ALONE)
+        with closing(to_an_ending(untold(self._twice(runs[number]), told[number]))) as events:
+            for event in events:
+                yield number, event
+                for stopped in [other for other in waiting if runs[other].cancel()]:
+                    waiting.remove(stopped)
+                    yield stopped, Cancelled()
 
     @property
     def _at_once(self) -> int:

@@ -499,15 +499,18 @@ def test_where_no_thread_can_be_had_they_go_on_alone(
 
 
 @in_time
-def test_what_is_stopped_before_it_goes_on_alone_stays_stopped(studio: Studio, calls: Calls) -> None:
+def test_what_waits_to_go_on_alone_is_stopped_within_a_step(studio: Studio, calls: Calls) -> None:
     def narrow(latents: Tensor) -> None:
         if len(latents) > 2:
             raise MemoryError
 
     calls.before = narrow
-    events = told(studio, [PlanRun(plan(studio), never), PlanRun(plan(studio, "a pear"), after(calls, 1))])
-    assert [own[-1] for own in events] == [Finished(), Cancelled()]
-    assert calls.rows == [2] * STEPS
+    plans = [plan(studio), plan(studio, "a pear", 8), plan(studio, "a plum", 9)]
+    events = studio.engine.run_together(
+        [PlanRun(asked, cancel) for asked, cancel in zip(plans, [never, after(calls, 1), never], strict=True)]
+    )
+    endings = [(number, event, len(calls.rows)) for number, event in events if isinstance(event, Ending)]
+    assert endings == [(1, Cancelled(), 1), (0, Finished(), STEPS), (2, Finished(), 2 * STEPS)]
     studio.engine.unload()  # it forgets as well that there was no room
 
 
