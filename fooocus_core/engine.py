@@ -57,7 +57,7 @@ from fooocus_core.stages.start import (
     no_pictures,
     run_enlarging,
 )
-from fooocus_core.stages.strand import Suspend
+from fooocus_core.stages.strand import Suspend, strand_thread_ids
 from fooocus_core.stages.together import drive, fitting_the_first
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,11 @@ class Engine:
             _free()
         while waiting:
             yield from self._alone(waiting.pop(0), waiting, runs, told)
+
+    @property
+    def thread_ids(self) -> Sequence[int]:
+        """Of those beside the caller's that are at plans, as ``sys._current_frames`` knows them; for any thread."""
+        return strand_thread_ids()
 
     def _in_company(
         self, runs: Sequence[PlanRun], told: Sequence[Counter[int]]

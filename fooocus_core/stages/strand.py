@@ -12,6 +12,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
+from threading import enumerate as living_threads
 from typing import Any, TypeVar
 
 import torch
@@ -92,6 +93,11 @@ def strand(work: Callable[[Suspend], Result], threads: int = 1) -> Generator[Any
     finally:
         baton.to_worker.put(_Abandoned())
         thread.join()
+
+
+def strand_thread_ids() -> list[int]:
+    """Of all threads that such work runs on, as ``sys._current_frames`` knows them."""
+    return [one.ident for one in living_threads() if one.name == THREAD_NAME and one.ident is not None]
 
 
 def _on_thread(work: Callable[[Suspend], Any], baton: _Baton, threads: int) -> None:

@@ -49,6 +49,10 @@ class Engine(Protocol):
     def run_together(self, runs: Sequence[PlanRun]) -> Iterator[tuple[int, Event]]:
         """The events of one plan, or of several that may be run together, each with its plan's number from 0."""
 
+    @property
+    def thread_ids(self) -> Sequence[int]:
+        """Of the threads beside the worker's that are at plans; for any thread."""
+
     def unload(self) -> None:
         """Give the device's memory back; the next plan loads again."""
 
@@ -142,8 +146,9 @@ class Worker:
     @property
     def thread_ids(self) -> Sequence[int]:
         """Of the threads that are at the running jobs, as ``sys._current_frames`` knows them."""
-        found = (self._thread.ident, self._saver.thread_id)
-        return [thread_id for thread_id in found if thread_id is not None]
+        own = (self._thread.ident, self._saver.thread_id)
+        engines = () if self._engine is None else self._engine.thread_ids
+        return [*(thread_id for thread_id in own if thread_id is not None), *engines]
 
     def unload(self) -> None:
         """Give the device's memory back; blocks until the engine has done with the running jobs."""

@@ -122,6 +122,8 @@ def good_story(plan: Plan, steps: int = 3) -> Iterator[Event]:
 class OneByOne:
     """What all engines here have in common: they take one plan at a time."""
 
+    thread_ids: Sequence[int] = ()
+
     def run(self, plan: Plan, cancel: CancelToken, skip: SkipToken) -> Iterator[Event]:
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fooocus_core.stages.strand import THREAD_NAME, Suspend, strand
+from fooocus_core.stages.strand import THREAD_NAME, Suspend, strand, strand_thread_ids
 from tests.fooocus_core.stages.watched import in_time, strands_alive
 
 NAME: ContextVar[str] = ContextVar("name", default="nobody")
@@ -56,6 +56,15 @@ def test_only_one_thread_is_at_work() -> None:
         run.close()
     expected = [f"work {step} in {THREAD_NAME}" for step in range(3)]
     assert order == [line for step in range(3) for number in (0, 1) for line in (expected[step], f"back from {number}")]
+
+
+@in_time
+def test_where_work_hangs_can_be_seen_from_any_thread() -> None:
+    run = strand(lambda suspend: suspend(threading.get_ident()))
+    thread_id = next(run)
+    assert strand_thread_ids() == [thread_id]
+    run.close()
+    assert strand_thread_ids() == []
 
 
 @in_time

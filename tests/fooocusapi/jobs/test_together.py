@@ -29,6 +29,7 @@ class ChoirEngine:
         self._story = story
         self.go = threading.Event()
         self.groups: list[list[str]] = []
+        self.thread_ids: list[int] = []
 
     def takes_together(self, plans: Sequence[Plan]) -> bool:
         return len({len(plan.main.prompts.prompt) for plan in plans}) == 1
@@ -89,6 +90,13 @@ def test_waiting_jobs_that_fit_are_played_together(
     assert [[result.index for result in job.results] for job in done] == [[0], [0, 1, 2], [0], [0, 1]]
     assert all(job.id in result.path for job in done for result in job.results)
     assert [journal.get(job.id) for job in done] == done
+
+
+def test_the_engines_own_threads_are_known(jobs: JobQueue, store: FakeStore, engine: ChoirEngine) -> None:
+    with working(jobs, store, engine) as worker:
+        before = len(worker.thread_ids)
+        engine.thread_ids = [threading.get_ident()]
+        assert worker.thread_ids[before:] == engine.thread_ids
 
 
 def test_nothing_is_taken_together_before_there_is_an_engine(jobs: JobQueue, store: FakeStore) -> None:
