@@ -63,14 +63,17 @@ def encode_image(
     buffer = io.BytesIO()
     match image_format:
         case "png":
-            strategy = zlib.Z_RLE if png_level == RUNS_ONLY else zlib.Z_FILTERED
-            chunks = _png_chunks(texts)
-            image.save(buffer, "PNG", pnginfo=chunks, compress_level=png_level, compress_type=strategy)
+            image.save(buffer, "PNG", pnginfo=_png_chunks(texts), **png_packing(png_level))
         case "jpeg" | "jpg":
             image.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True, exif=_jpeg_exif(texts))
         case "webp":
             image.save(buffer, "WEBP", quality=QUALITY, lossless=False, exif=exif_block(texts))
     return buffer.getvalue()
+
+
+def png_packing(level: int = PNG_LEVEL) -> dict[str, int]:
+    """How Pillow is told to pack a PNG as hard as ``level`` says."""
+    return {"compress_level": level, "compress_type": zlib.Z_RLE if level == RUNS_ONLY else zlib.Z_FILTERED}
 
 
 def exif_block(texts: tuple[str, str] | None) -> bytes:

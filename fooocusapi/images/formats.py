@@ -40,11 +40,13 @@ def converted(data: bytes, kind: Kind) -> bytes:
     """
     from PIL import Image
 
+    from fooocus_core.metadata.files import png_packing
+
     with Image.open(io.BytesIO(data)) as source:
         picture = _opaque(source) if kind == "jpeg" else source.convert("RGBA" if _has_alpha(source) else "RGB")
         target = io.BytesIO()
         if kind == "png":
-            picture.save(target, "PNG")
+            picture.save(target, "PNG", **png_packing())
         elif kind == "jpeg":
             picture.save(target, "JPEG", quality=95, progressive=True)
         else:

@@ -40,6 +40,13 @@ def test_a_picture_without_metadata_stays_the_same_picture(kind: Kind) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(plain))), np.asarray(Image.open(io.BytesIO(again))))
 
 
+def test_a_png_that_is_made_for_an_answer_is_packed_like_those_that_are_stored() -> None:
+    """The harder way takes five times as long, and the caller waits for it."""
+    stored = encode_image(picture(), "jpeg")
+    shown = np.asarray(Image.open(io.BytesIO(stored)))
+    assert converted(stored, "png") == encode_image(shown, "png")
+
+
 @pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize("target", KINDS)
 def test_every_kind_becomes_every_kind(source: Kind, target: Kind) -> None:
