@@ -1,9 +1,9 @@
 """How much of a graphics card's memory SDXL takes, by ``--vram``.
 
 ``python benchmarks/memory.py [--markdown docs/performance.md] [--json FILE]``. The weights are counted on networks of
-the published layouts, which the server's own functions load onto a device without memory. Where there is a CUDA card, a
-picture is painted with random weights in a process of its own for each setting, and its peak told;
-``docs/performance.md`` says what the figures hold.
+the published layouts, which the server's own functions load onto a device without memory; on those, so is what a step
+and decoding take beside them. Where there is a CUDA card, a picture is painted with random weights in a process of its
+own for each setting, and its peak told; ``docs/performance.md`` says what the figures hold.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, get_args
 
@@ -27,28 +28,31 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):  # run as a script: the project's own packages are not on the path
     sys.path.insert(0, str(ROOT))
 
+from benchmarks.allocation import WITHOUT_MEMORY, most_allocated_bytes  # noqa: E402
 from benchmarks.report import spelt, versions, write_section  # noqa: E402
+from fooocus_core.conditioning.adm import PromptSide  # noqa: E402
 from fooocus_core.engine import Engine  # noqa: E402
 from fooocus_core.events import Failed, never  # noqa: E402
 from fooocus_core.images.resizing import lanczos  # noqa: E402
 from fooocus_core.library import POCKET_FOLDER, POCKET_NAME, Library  # noqa: E402
+from fooocus_core.models.autoencoder import DECODE_TILES  # noqa: E402
 from fooocus_core.models.checkpoint import open_checkpoint  # noqa: E402
 from fooocus_core.models.clip_vision import load_clip_vision  # noqa: E402
 from fooocus_core.models.device import Placement, choose_placement  # noqa: E402
 from fooocus_core.models.loaded import LoadedModel, ModelStore, load_model  # noqa: E402
 from fooocus_core.models.refiner import load_refiner  # noqa: E402
-from fooocus_core.models.residence import RESIDENCES, Vram  # noqa: E402
+from fooocus_core.models.residence import RESIDENCES, Residence, Vram  # noqa: E402
 from fooocus_core.models.upscaler import as_picture  # noqa: E402
 from fooocus_core.plan import Diffuse, Guidance, Models, Output, Plan, Prompts, Sampling  # noqa: E402
-from fooocus_core.presets.sizes import Size  # noqa: E402
+from fooocus_core.presets.sizes import GRID_PX, Size  # noqa: E402
 from fooocus_core.prompts.styles import StyleBook  # noqa: E402
 from fooocus_core.prompts.wildcards import Wildcards  # noqa: E402
+from fooocus_core.sampling.network import NetworkCall  # noqa: E402
 from fooocus_core.stages.picture_latents import as_pixels  # noqa: E402
 from tools.synthetic import BASE, CLIP_VISION, REFINER, write_hollow  # noqa: E402
 
 SCRIPT = "benchmarks/memory.py"
 VRAM: Final[tuple[Vram, ...]] = get_args(Vram)
-WITHOUT_MEMORY = torch.device("meta")
 MIB = 2**20
 SIZE = Size(1024, 1024)
 POCKET = POCKET_FOLDER / POCKET_NAME
@@ -72,8 +76,11 @@ What SDXL takes of a graphics card by [`--vram`](deployment.md#memory-of-the-gra
 
 The first rows are weights that stay on the device, counted on networks of the published layouts in float16, the
 autoencoder's in bfloat16. What has none there with `low` is calculated on the CPU, but for autoencoder and refiner,
-which come for their work; the base's network leaves while the refiner's is there. The peak is the most that torch had
-allocated while a picture was painted with guidance, weights included, on a CUDA card with random weights.
+which come for their work; the base's network leaves while the refiner's is there. What a step with guidance and
+decoding take beside the weights is the most that their tensors hold at a time, counted on tensors without data, with
+attention as fused kernels calculate it. The peak, counted, is the larger of the two with the weights that are there
+then; workspaces of the device's libraries come on top, and with `--compile` what is compiled. The peak, measured, is
+the most that torch had allocated while a picture was painted on a CUDA card with random weights.
 """
 
 
@@ -138,12 +145,64 @@ def _on_device(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in network.parameters() if weight.device.type == WITHOUT_MEMORY.type)
 
 
-# --- the peak of a picture ----------------------------------------------------------------------------------------
+# --- the peak of a picture, counted -------------------------------------------------------------------------------
+
+
+def work_rows(checkpoint: Path, size: Size = SIZE, head_width: int = 64) -> list[Row]:
+    """What a step and decoding take beside the weights, and the most that both come to with them."""
+    placement = Placement(WITHOUT_MEMORY, torch.float16, torch.bfloat16)
+    model = load_model(checkpoint, placement, head_width=head_width)
+    autoencoder = sum(map(_on_device, [model.autoencoder.network])) / MIB
+    texts = sum(map(_on_device, [model.text.l.model, model.text.g.model])) / MIB
+    network = sum(map(_on_device, [model.network.unet])) / MIB
+    steps = {vram: _step_mib(model, size, RESIDENCES[vram]) for vram in VRAM}
+    decodings = {vram: _decoding_mib(model, size, RESIDENCES[vram]) for vram in VRAM}
+    peaks: dict[Vram, float | None] = {}
+    for vram in VRAM:
+        helpers = autoencoder + texts if RESIDENCES[vram].helpers_stay else 0.0
+        decoder = autoencoder if not RESIDENCES[vram].helpers_stay else 0.0
+        peaks[vram] = network + helpers + max(steps[vram], decoder + decodings[vram])
+    return [
+        Row(f"a step at {spelt(size)}, beside the weights", steps),
+        Row("decoding, beside the weights", decodings),
+        Row("peak, counted", peaks),
+    ]
+
+
+def _step_mib(model: LoadedModel, size: Size, residence: Residence) -> float:
+    """One call for both sides of the guidance, as the setting has it made."""
+    rows = 1 if residence.row_by_row else 2
+    sides: tuple[PromptSide, ...] = ("positive", "negative")
+    call = NetworkCall(sides[:rows], progress=0.0)
+
+    def step() -> None:
+        latents = torch.empty(rows, 4, size.height_px // GRID_PX, size.width_px // GRID_PX)
+        context = torch.empty(rows, 77, model.network.unet.config["cross_attention_dim"])
+        model.network(latents, torch.empty(rows), context, torch.empty(rows, model.network.adm_width), call)
+
+    with torch.no_grad(), WITHOUT_MEMORY:
+        step()  # Makes what it keeps from call to call.
+    return most_allocated_bytes(step, [model.network.unet]) / MIB
+
+
+def _decoding_mib(model: LoadedModel, size: Size, residence: Residence) -> float:
+    """Of the whole picture, or of the largest of its tiles."""
+    whole = (size.height_px // GRID_PX, size.width_px // GRID_PX)
+    parts = DECODE_TILES if residence.in_tiles else (whole,)
+
+    def decode(height: int, width: int) -> None:
+        model.autoencoder.decode_raw(torch.empty(1, 4, height, width))
+
+    network = [model.autoencoder.network]
+    return max(most_allocated_bytes(partial(decode, *part), network) for part in parts) / MIB
+
+
+# --- the peak of a picture, measured ------------------------------------------------------------------------------
 
 
 def peak_row(checkpoint: Path, size: Size = SIZE) -> Row:
     """The most that is allocated while a picture is painted, where there is a CUDA card."""
-    name = f"peak of a picture of {spelt(size)}"
+    name = f"peak of a picture of {spelt(size)}, measured"
     if not torch.cuda.is_available():
         return Row(name, dict.fromkeys(VRAM))
     return Row(name, {vram: _in_own_process(checkpoint, vram) for vram in VRAM})
@@ -247,7 +306,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         files = write_files(Path(folder))
-        rows = [*weight_rows(files), peak_row(files.base)]
+        rows = [*weight_rows(files), *work_rows(files.base), peak_row(files.base)]
     differences = tile_differences()
     table = as_markdown(rows, differences, conditions())
     print(table)  # noqa: T201

@@ -10,7 +10,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks import memory
-from benchmarks.memory import NOT_MEASURED, ROOT, VRAM, Files, Row, as_markdown, painter, peak_row, weight_rows
+from benchmarks.memory import (
+    NOT_MEASURED,
+    ROOT,
+    VRAM,
+    Files,
+    Row,
+    as_markdown,
+    painter,
+    peak_row,
+    weight_rows,
+    work_rows,
+)
 from benchmarks.report import write_section
 from fooocus_core.models.checkpoint import UNET_PREFIX
 from fooocus_core.models.residence import RESIDENCES
@@ -40,6 +51,17 @@ def test_weights_are_counted_where_they_live(files: Files) -> None:
     assert together["high"] == network + (rows["text encoders"]["high"] or 0) + (rows["autoencoder"]["high"] or 0)
 
 
+def test_what_work_takes_is_counted_beside_the_weights(files: Files) -> None:
+    weights = {row.name: row.mib for row in weight_rows(files)}
+    step, decoding, peak = (row.mib for row in work_rows(files.base, Size(1024, 1024)))
+    assert 0 < 2 * (step["low"] or 0) == (step["normal"] or 0) == step["high"], "one row in place of two"
+    assert (decoding["normal"] or 0) > 3.5 * (decoding["low"] or 0), "the largest tile is a quarter of the picture"
+    for vram in ("normal", "high"):
+        most = max(step[vram] or 0, decoding[vram] or 0)
+        assert peak[vram] == pytest.approx((weights["together, for text to image"][vram] or 0) + most)
+    assert (peak["low"] or 0) < (peak["normal"] or 0)
+
+
 @pytest.mark.parametrize("vram", VRAM)
 def test_a_picture_can_be_painted_with_random_weights(files: Files, vram: memory.Vram) -> None:
     paint = painter(files.base, replace(CPU, residence=RESIDENCES[vram]), Size(64, 64))
@@ -65,7 +87,7 @@ def test_no_picture_ends_the_program(files: Files) -> None:
 
 def test_without_a_card_there_is_no_peak(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert peak_row(files.base) == Row("peak of a picture of 1024x1024", dict.fromkeys(VRAM))
+    assert peak_row(files.base) == Row("peak of a picture of 1024x1024, measured", dict.fromkeys(VRAM))
 
 
 def test_tiles_change_a_picture_that_is_larger_than_one() -> None:
