@@ -170,7 +170,7 @@ def _deaths() -> dict[str, Sabotage]:
         "when a picture is noted": _before(SqlJournal, "save", when=has_result, after=True),
         "before an end is written": _before(SqlJournal, "save", when=has_ended),
         "when an end is written": _before(SqlJournal, "save", when=has_ended, after=True),
-        "before a job is taken": _before(Worker, "_outcome"),
+        "before a job is taken": _before(Worker, "_begin"),
     }
 
 

@@ -99,7 +99,9 @@ def test_a_job_that_takes_the_process_down_does_so_twice_and_no_more(tmp_path: P
     with serving(tmp_path) as server:
         assert [server.ended(job_id)["job_stage"] for job_id in (held, poison, good)] == ["SUCCESS", "ERROR", "SUCCESS"]
         assert server.job(poison)["job_status"] == LOST_AGAIN
-    assert runs_of(tmp_path) == ["hold", "poison", "poison", "good"]
+    begun = runs_of(tmp_path)
+    assert [prompt for prompt in begun if prompt != "hold"] == ["poison", "poison", "good"]
+    assert begun.count("hold") <= 2, "the job before may not have been saved when the process was lost"
     assert_files_are_those_of_the_journal(tmp_path)
 
 
