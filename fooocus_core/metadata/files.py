@@ -27,7 +27,7 @@ QUALITY: Final = 95
 RUNS_ONLY: Final = 1
 """The level of a PNG at which deflate looks for runs of a byte and nothing else.
 
-Its usual quick search takes longer than that and makes photographs 12 % larger.
+A quick search takes longer than that and makes photographs larger.
 """
 
 TEXT_KEY: Final = "parameters"
