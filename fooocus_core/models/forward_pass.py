@@ -27,6 +27,9 @@ many added conditions: those of early and of late steps."""
 
 WORTH_CALLS = 20
 """Pictures of one size for which compiling is worth it: more than a single one of a few steps."""
+TIMES_KEPT_AT_MOST = 256
+"""So many noise levels' embeddings are kept, each as long as a row of the added condition: those of several schedules,
+for pictures of one side and of both."""
 PLAIN_CALL = NetworkCall((), 0.0)
 """A call on which nothing is put."""
 Known = list[list[Sequence[Attended]]]
@@ -49,6 +52,7 @@ class ForwardPass:
         self._form = None if compiler is None else form_of_weights(unet)
         self._texts: _Latest[Known] = _Latest()
         self._sizes: _Latest[Tensor | None] = _Latest()
+        self._times: _Latest[Tensor] = _Latest(TIMES_KEPT_AT_MOST)
         self._frequencies = _frequencies(net.time_proj.num_channels, net.conv_in.weight.device)
         self._time = _Embedding(net.time_embedding)
         self._added = None if net.class_embedding is None else _Embedding(net.class_embedding)
@@ -82,7 +86,7 @@ class ForwardPass:
         known = self._texts.of(key, (context, pictures), lambda: self._known(context, pictures))
         added = None if adm is None else self._sizes.of(_place(adm), adm, lambda: self._embedded_adm(adm))
         skips, middle = ((), None) if call.residuals is None else call.residuals
-        inputs = (self, latents, timesteps, added, known)
+        inputs = (self, latents, self._time_of(timesteps, call.timestep, latents.dtype), added, known)
         memory = call.memory
         deep = None if memory is None else memory.recalled(call.sides)
         if deep is not None:
@@ -100,7 +104,7 @@ class ForwardPass:
     def whole(
         self,
         latents: Tensor,
-        timesteps: Tensor,
+        time: Tensor,
         added: Tensor | None,
         known: Known,
         skips: Sequence[Tensor] = (),
@@ -110,26 +114,26 @@ class ForwardPass:
     ) -> tuple[Tensor, Tensor]:
         """The answer, and what reaches the outermost level on the way up: nothing but tensors' arithmetic.
 
-        ``added``: the added condition as the time embedding takes it, ``[batch, 4 * channels]``; ``known``: what each
-        block knows of the text; the others as a call's.
+        ``time``: the noise level, embedded, and ``added``: the added condition as that takes it, each ``[batch, 4 *
+        channels]``; ``known``: what each block knows of the text; the others as a call's.
         """
-        text, time = iter(known), iter(self._times(timesteps, added, latents.dtype))
+        text, times = iter(known), iter(self._projected(time, added))
         kept = [self._entered(latents, feature)]
         for level in self._down:
-            _down(level, kept, time, text)
+            _down(level, kept, times, text)
         x, kept = kept[-1], _with_skips(kept, skips)
         for residual, transformer in self._middle.blocks:
-            x = _through(residual, transformer, x, time, text)
+            x = _through(residual, transformer, x, times, text)
         if middle is not None:
             x = x + middle
         for level in self._up[:-1]:
-            x = _up(level, x, kept, time, text, join)
-        return self._left(_up(self._up[-1], x, kept, time, text, join)), x
+            x = _up(level, x, kept, times, text, join)
+        return self._left(_up(self._up[-1], x, kept, times, text, join)), x
 
     def outermost(
         self,
         latents: Tensor,
-        timesteps: Tensor,
+        time: Tensor,
         added: Tensor | None,
         known: Known,
         deep: Tensor,
@@ -138,21 +142,29 @@ class ForwardPass:
         join: Join | None = None,
     ) -> tuple[Tensor]:
         """The answer of the outermost level alone, on what reached it in another pass (Ma et al., DeepCache, 2023)."""
-        first, last, times = self._down[0], self._up[-1], self._times(timesteps, added, latents.dtype)
+        first, last, times = self._down[0], self._up[-1], self._projected(time, added)
         kept = [self._entered(latents, feature)]
         _down_blocks(first, kept, iter(times), iter(known))
         kept = _with_skips(kept, skips[: len(kept)])
         last_known = known[len(known) - len(last.transformers) :]
         return (self._left(_up(last, deep, kept, iter(times[-len(last.residuals) :]), iter(last_known), join)),)
 
-    def _times(self, timesteps: Tensor, added: Tensor | None, dtype: torch.dtype) -> Sequence[Tensor]:
+    def _time_of(self, timesteps: Tensor, timestep: float | None, dtype: torch.dtype) -> Tensor:
+        """The noise level of each row, embedded; known again by the number of them all, as pictures share levels."""
+        if timestep is None:
+            return self._embedded(timesteps, dtype)
+        return self._times.of((timestep, len(timesteps)), None, lambda: self._embedded(timesteps, dtype))
+
+    def _embedded(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        angles = timesteps.float()[:, None] * self._frequencies
+        return self._time(torch.cat([angles.cos(), angles.sin()], 1).to(dtype))
+
+    def _projected(self, time: Tensor, added: Tensor | None) -> Sequence[Tensor]:
         """What every residual block adds for the noise level, in the order in which a pass comes by.
 
         Each ``[batch, channels, 1, 1]``.
         """
-        angles = timesteps.float()[:, None] * self._frequencies
-        embedded = self._time(torch.cat([angles.cos(), angles.sin()], 1).to(dtype))
-        projected = self._time_projection(silu(embedded if added is None else embedded + added))
+        projected = self._time_projection(silu(time if added is None else time + added))
         return torch.split(projected[:, :, None, None], self._time_widths, 1)
 
     def _entered(self, latents: Tensor, feature: Tensor | None) -> Tensor:
@@ -216,15 +228,16 @@ def _place(tensor: Tensor) -> Hashable:
 
 
 class _Latest(Generic[Made]):
-    """What was made of the latest inputs of a kind that stay the same through a run."""
+    """What was made of the latest inputs of a kind that come again."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_at_most: int = KEPT_AT_MOST) -> None:
+        self._kept_at_most = kept_at_most
         self._kept: dict[Hashable, tuple[object, Made]] = {}
 
     def of(self, key: Hashable, source: object, made: Callable[[], Made]) -> Made:
         """What was made of what ``key`` stands for; ``source`` is held on to, so that nothing else takes its place."""
         if key not in self._kept:
-            while len(self._kept) >= KEPT_AT_MOST:
+            while len(self._kept) >= self._kept_at_most:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = (source, made())
         return self._kept[key][1]

@@ -109,13 +109,14 @@ class GuidedDenoiser:
         """The clean latents as each row of the batch sees them."""
         rows = len(batch.context)
         # Written there, not copied: a copy would wait until the device has done all that it was told.
-        timesteps = torch.full((rows,), timestep.item(), dtype=timestep.dtype, device=x.device)
+        number = timestep.item()
+        timesteps = torch.full((rows,), number, dtype=timestep.dtype, device=x.device)
         adm = self._adm(batch, timestep, timesteps)
         scaled = self._prediction.scale_input(x, sigma).expand(rows, -1, -1, -1)
         residuals = None
         if self._control is not None:
             residuals = self._control.residuals(scaled, timesteps, batch.context, adm, sigma.item(), batch.sides)
-        call = NetworkCall(batch.sides, progress, residuals, memory=self._memory)
+        call = NetworkCall(batch.sides, progress, residuals, memory=self._memory, timestep=number)
         output = self._network(scaled, timesteps, batch.context, adm, call)
         return self._prediction.denoised(output, x, sigma)
 

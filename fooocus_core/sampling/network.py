@@ -79,6 +79,7 @@ class NetworkCall:
 
     ``residuals``, ``feature`` (``[1, channels, h, w]``, added to what the first convolution gives), ``join`` and
     ``pictures``: what is put on the network for this call. ``memory``: its run's own; ``None``: every pass is whole.
+    ``timestep``: the number that all of the call's timesteps are, if the caller knows of one without asking the device.
     """
 
     sides: tuple[PromptSide, ...]
@@ -88,6 +89,7 @@ class NetworkCall:
     join: Join | None = None
     pictures: SeenPictures | None = None
     memory: StepMemory | None = None
+    timestep: float | None = None
 
 
 class NoisePredictor(Protocol):

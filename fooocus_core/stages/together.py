@@ -257,7 +257,12 @@ class _Joining:
             self._lasting([question.adm for question in asked if question.adm is not None])
             if first.adm is not None
             else None,
-            replace(first.call, sides=sides, residuals=_joined_residuals(residuals) if residuals else None),
+            replace(
+                first.call,
+                sides=sides,
+                timestep=first.call.timestep if len({question.call.timestep for question in asked}) == 1 else None,
+                residuals=_joined_residuals(residuals) if residuals else None,
+            ),
         )
 
     def _lasting(self, parts: list[Tensor]) -> Tensor:

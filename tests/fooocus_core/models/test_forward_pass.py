@@ -153,6 +153,34 @@ def test_the_added_condition_is_embedded_once_for_a_run(monkeypatch: pytest.Monk
 
 
 @torch.no_grad()
+def test_a_noise_level_is_embedded_once_for_all_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[float] = []
+    embed = ForwardPass._embedded
+
+    def noted(self: ForwardPass, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        embedded.append(timesteps[0].item())
+        return embed(self, timesteps, dtype)
+
+    monkeypatch.setattr(ForwardPass, "_embedded", noted)
+    straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
+    plain, *others = given[0], *given[2:]
+
+    def answer(level: float, named: bool, rows: int = 2) -> Tensor:
+        call = NetworkCall(("negative", "positive"), 0.3, timestep=level if named else None)
+        latents, *texts = (part[:rows] for part in (plain, *others))
+        return straight(latents, torch.full((rows,), level), *texts, call)
+
+    for level in (900.0, 20.0, 900.0):
+        torch.testing.assert_close(answer(level, named=True), answer(level, named=False), atol=0, rtol=0)
+    assert embedded == [900.0, 900.0, 20.0, 20.0, 900.0], "the third is known, but for who does not name it"
+    answer(900.0, named=True, rows=1)
+    assert embedded[-1] == 900.0, "of so many rows it is not known yet"
+    for level in range(2 * forward_pass.TIMES_KEPT_AT_MOST):
+        straight._time_of(torch.full((1,), float(level)), float(level), torch.float32)
+    assert len(straight._times._kept) == forward_pass.TIMES_KEPT_AT_MOST
+
+
+@torch.no_grad()
 def test_rows_of_a_text_are_texts_of_their_own(projected: list[int]) -> None:
     straight, given = ForwardPass(network(SHAPES["sdxl"])), inputs(SHAPES["sdxl"])
     whole = straight(*given)
@@ -204,8 +232,9 @@ def test_the_outermost_level_on_its_own_depths_is_the_whole(kind: str, residuals
     known = straight._known(context, None)
     skips = skips_of(unet, *given) if residuals else ()
     added = None if adm is None else straight._embedded_adm(adm)
-    expected, deep = straight.whole(latents, timesteps, added, known, skips)
-    (found,) = straight.outermost(latents, timesteps, added, known, deep, skips)
+    time = straight._embedded(timesteps, latents.dtype)
+    expected, deep = straight.whole(latents, time, added, known, skips)
+    (found,) = straight.outermost(latents, time, added, known, deep, skips)
     torch.testing.assert_close(found, expected, atol=FINE, rtol=FINE)
 
 

@@ -34,6 +34,7 @@ from fooocus_core.stages.together import (
     AskingNetwork,
     Begin,
     Question,
+    _Joining,
     drive,
     fitting_the_first,
     furthest_behind,
@@ -275,6 +276,23 @@ ANYBODY = RowByRow()
 def test_which_calls_are_made_next(waiting: dict[int, Question], behind: list[int], fitting: list[int]) -> None:
     assert list(furthest_behind(waiting)) == behind
     assert list(fitting_the_first(waiting)) == fitting
+
+
+@pytest.mark.parametrize(("timesteps", "told"), [((7.0, 7.0), 7.0), ((7.0, 8.0), None), ((7.0, None), None)])
+def test_a_joined_call_names_its_noise_level_only_if_it_is_everybodys(
+    timesteps: tuple[float | None, ...], told: float | None
+) -> None:
+    named: list[float | None] = []
+
+    class Listening(RowByRow):
+        def __call__(self, latents: Tensor, *others: Any) -> Tensor:
+            named.append(others[-1].timestep)
+            return latents
+
+    one = replace(question(0.5), network=Listening())
+    asked = {number: replace(one, call=replace(one.call, timestep=each)) for number, each in enumerate(timesteps)}
+    _Joining().answers(asked)
+    assert named == [told]
 
 
 @in_time
