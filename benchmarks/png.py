@@ -1,16 +1,17 @@
 """How long PNGs take by ``--png-level``, and how large they are: photographs, a drawing and a page of text.
 
-``python benchmarks/png.py [--runs 5] [--markdown docs/performance.md]``. The pictures are those that scikit-image
-brings; the smaller photographs are enlarged by two, so that all have about a megapixel.
+``python benchmarks/png.py [--runs 5] [--markdown docs/performance.md] [--json FILE]``. The pictures are those that
+scikit-image brings; the smaller photographs are enlarged by two, so that all have about a megapixel.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="how often each picture is packed")
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     given = parser.parse_args()
     photographs = measure([picture(name, enlarged) for name, enlarged in PHOTOGRAPHS.items()], given.runs)
     others = {
@@ -104,6 +106,9 @@ def main() -> None:
     print(table)  # noqa: T201
     if given.markdown:
         write_figures(given.markdown, table, SCRIPT)
+    if given.json:
+        told = {level: [asdict(one) for one in several] for level, several in photographs.items()}
+        given.json.write_text(json.dumps({"versions": versions(PACKAGES), "photographs": told}, indent=2))
 
 
 if __name__ == "__main__":
