@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import all as every
 from benchmarks.all import PAGES, ROOT, command
@@ -36,9 +37,12 @@ def test_each_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
     assert all(f'"{flag}"' in script for flag in given if flag.startswith("--"))
 
 
+@pytest.mark.parametrize("has_card", [True, False])
 def test_one_that_fails_stops_no_other(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], has_card: bool
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
+    fit = list(PAGES) if has_card else [name for name in PAGES if name != "gpu"]
     called: list[list[str]] = []
 
     def run(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -48,6 +52,6 @@ def test_one_that_fails_stops_no_other(
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["all.py", "--json", str(tmp_path / "figures")])
     assert every.main() == 1
-    assert called == [command(name, write_pages=False, json_folder=tmp_path / "figures") for name in PAGES]
+    assert called == [command(name, write_pages=False, json_folder=tmp_path / "figures") for name in fit]
     assert "failed: engine" in capsys.readouterr().out
     assert (tmp_path / "figures").is_dir()
