@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from fooocus_core.events import Failed, Progress
 from fooocusapi.settings import Settings
 from tests.cases import check_all
-from tests.fooocusapi.served import HeldEngine, House, serving
+from tests.fooocusapi.served import HeldEngine, House, serving, wait_until
 from tests.fooocusapi.surfaces.tams.asking import (
     JOBS,
     blank_engine,
@@ -124,7 +124,8 @@ def test_states_while_a_job_waits_runs_and_ends(tmp_path: Path) -> None:
         engine.play(Progress(0.4, "Step 8/20"))
         check_state(client, "job_running", ids[0])
         engine.play(Failed("a file is broken"))
-        engine.begin()
+        engine.begin()  # The end of the one before is written down beside it.
+        wait_until(lambda: shown(client, ids[0])["status"] != "RUNNING")
         check_state(client, "job_failed", ids[0])
         for job_id in (ids[2], ids[1]):
             example = EXAMPLES["job_cancel"]
